@@ -1,0 +1,1 @@
+"""What the API and the workers have in common; it imports neither, and never scikit-learn."""

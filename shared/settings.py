@@ -1,0 +1,133 @@
+"""The settings of a process: the only reader of ``SCOREQUEUE_*`` environment variables.
+
+Every fault is gathered and raised at once, at the start: a service that runs with a misspelt setting is
+worse than one that does not start.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+PREFIX = "SCOREQUEUE_"
+
+#: Read by the command line, the client or the containers' health checks, not by the service's own processes.
+FOREIGN_NAMES = frozenset({"SCOREQUEUE_URL", "SCOREQUEUE_API_KEY", "SCOREQUEUE_HEARTBEAT_FILE"})
+
+
+class InvalidSettings(ValueError):
+    """One or more ``SCOREQUEUE_*`` variables are wrong.
+
+    Parameters
+    ----------
+    faults : list of str
+        One sentence a fault, each naming its variable.
+    """
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("wrong settings: " + "; ".join(faults))
+        self.faults = faults
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All that can be set, with units and the reason for each default.
+
+    Each field ``x_y`` is read from ``SCOREQUEUE_X_Y``.
+    """
+
+    #: Address of Redis: ``redis://host:port/db``, ``rediss://…`` or ``unix:///path``.
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    #: Folder of uploads, chunk parts and their results; shared by API and workers.
+    file_store: Path = Path(".scorequeue/files")
+    #: Folder of the registry: one folder a model, one below it a version.
+    models: Path = Path(".scorequeue/models")
+    #: ``tenant:secret`` or ``secret``, comma-separated. Empty: only loopback callers are served.
+    api_keys: str = ""
+    #: Requests a caller may make, ``100/second`` or ``6000/minute``; empty: no limit.
+    rate_limit: str = ""
+    #: Model of ``/predict`` and the like when the caller names none.
+    default_model: str = ""
+    #: Bytes of a JSON body: 10,000 rows of a wide model fit, an abuse does not.
+    max_body_bytes: int = 64 * 1024 * 1024
+    #: Bytes of an uploaded file (after decompression).
+    max_file_bytes: int = 50 * 1024**3
+    #: Rows of a rows job; more belong into a file.
+    max_job_rows: int = 10_000
+    #: Rows that may wait in one model version's queue before submissions get 429.
+    max_queue_rows: int = 1_000_000
+    #: Rows of one model call. 512 rows of a forest take 10 ms; larger batches add little and wait longer.
+    batch_rows: int = 512
+    #: Bytes of payload in one claim, so that wide rows do not add up to an unbounded batch.
+    batch_bytes: int = 32 * 1024 * 1024
+    #: Rows of one chunk of a file; with ``chunk_bytes`` it keeps a chunk near half a second of work.
+    chunk_rows: int = 20_000
+    #: Bytes of one chunk of a file.
+    chunk_bytes: int = 4 * 1024 * 1024
+    #: Chunks of one file that are offered at a time, so that files take turns.
+    chunks_offered: int = 4
+    #: Seconds a process may be silent before its claims are given to others.
+    lease_seconds: float = 5.0
+    #: Seconds a job may wait, by default: seven days.
+    deadline_seconds: int = 7 * 24 * 3600
+    #: Seconds that a finished rows job is kept: at 2,800 jobs/s an hour fills 10 GB of Redis.
+    rows_retention_seconds: int = 3600
+    #: Seconds that a finished file job and its files are kept.
+    file_retention_seconds: int = 24 * 3600
+    #: Requests of one API process that may wait at a time (``Prefer: wait``): half its threads.
+    waiting_clients: int = 16
+    #: Seconds a request may wait at most.
+    max_wait_seconds: float = 60.0
+    #: Port on which a worker host serves its own metrics; 0: it does not.
+    worker_metrics_port: int = 0
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the settings from the environment.
+
+        Raises
+        ------
+        InvalidSettings
+            A value cannot be read, is out of range, or a ``SCOREQUEUE_`` name is unknown.
+        """
+        environ = os.environ if environ is None else environ
+        fields = {field.name: field for field in msgspec.structs.fields(cls)}
+        values: dict[str, Any] = {}
+        faults: list[str] = []
+        for variable, text in environ.items():
+            if not variable.startswith(PREFIX) or variable in FOREIGN_NAMES:
+                continue
+            name = variable.removeprefix(PREFIX).lower()
+            if name not in fields:
+                faults.append(f"{variable} is not a setting{_suggest(name, list(fields))}")
+                continue
+            try:
+                values[name] = _read_value(text, fields[name].type)
+            except ValueError as error:
+                faults.append(f"{variable}={text!r}: {error}")
+        if faults:
+            raise InvalidSettings(faults)
+        return cls(**values)
+
+
+def _read_value(text: str, kind: type) -> Any:
+    if kind is str:
+        return text
+    if kind is Path:
+        return Path(text)
+    try:
+        number = kind(text)
+    except ValueError:
+        raise ValueError(f"expected {'a whole number' if kind is int else 'a number'}") from None
+    if number < 0:
+        raise ValueError("expected a number that is not negative")
+    return number
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {PREFIX}{near[0].upper()}?)" if near else ""
