@@ -33,9 +33,7 @@ class ServiceError(Exception):
         Seconds after which trying again makes sense.
     """
 
-    def __init__(
-        self, code: str, detail: str, *, errors: Sequence[Fault] = (), retry_after: int | None = None
-    ) -> None:
+    def __init__(self, code: str, detail: str, *, errors: Sequence[Fault] = (), retry_after: int | None = None) -> None:
         super().__init__(code, detail)
         self.code = code
         self.detail = detail

@@ -1,0 +1,47 @@
+"""The Flask front end: it takes jobs, writes them down durably and answers; it never scores.
+
+``flask --app api run`` and ``granian --interface wsgi api:app`` find ``app`` here. It is made when it is first asked
+for, so that importing a module of this package needs no settings and no Redis.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask
+
+from shared.logs import configure_logging
+from shared.settings import Settings
+
+__all__ = ["app", "create_app"]
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Join the parts of the front end; it connects to nothing yet.
+
+    Parameters
+    ----------
+    settings : Settings, optional
+        By default those of the environment.
+    """
+    from api import callers, compatible, jobs, models, problems, requests_log, service
+
+    app = Flask(__name__, static_folder=None)
+    app.url_map.strict_slashes = False
+    app.extensions["scorequeue"] = service.Service(settings or Settings.from_env())
+    requests_log.install(app)
+    problems.install(app)
+    callers.install(app)
+    for module in (jobs, models, compatible, service):
+        app.register_blueprint(module.blueprint)
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    configure_logging()
+    app = create_app()
+    app.extensions["scorequeue"].start()
+    globals()["app"] = app
+    return app

@@ -1,0 +1,107 @@
+"""``/predict`` and ``/predict_batch``: the shapes of a hand-written Flask service, through the same queue."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, request
+
+from api.bodies import read_body
+from api.callers import get_tenant
+from api.jobs import await_job
+from api.rows import check_rows, load_json
+from api.service import Service, answer_json, get_service
+from api.submission import Options, resolve_model, submit_rows
+from shared.errors import ServiceError
+from shared.jobs import Status
+from shared.registry import Manifest
+
+blueprint = Blueprint("compatible", __name__)
+
+#: A caller of these endpoints holds a connection; one that wants to wait longer submits a job.
+WAIT_SECONDS = 30.0
+
+
+@blueprint.post("/predict")
+def predict() -> Response:
+    """Score one row: ``{"features": [...]}``."""
+    began = time.perf_counter()
+    result = _score(get_service(), single=True)
+    if result["errors"]:
+        raise ServiceError("model_error", result["errors"][0]["detail"])
+    return answer_json(
+        {
+            "prediction": result["predictions"][0],
+            "probability": _probability(result, 0),
+            "processing_time": round(time.perf_counter() - began, 6),
+            "timestamp": _now(),
+        }
+    )
+
+
+@blueprint.post("/predict_batch")
+def predict_batch() -> Response:
+    """Score several rows: ``{"features": [[...], ...]}``."""
+    result = _score(get_service(), single=False)
+    results = [
+        {"index": index, "prediction": prediction, "probability": _probability(result, index)}
+        for index, prediction in enumerate(result["predictions"])
+    ]
+    for error in result["errors"]:
+        results[error["row"]]["error"] = error["detail"]
+    return answer_json({"results": results, "total_count": len(results), "timestamp": _now()})
+
+
+def _score(service: Service, *, single: bool) -> dict[str, Any]:
+    features = _read_features(service)
+    manifest = resolve_model(service, request.args.get("model", ""))
+    matrix = _check_features(features, manifest, single=single)
+    if len(matrix) > service.settings.max_job_rows:
+        raise ServiceError("payload_too_large", f"At most {service.settings.max_job_rows} rows; send more as a file.")
+    job = await_job(service, submit_rows(service, get_tenant(), manifest, matrix, Options()), WAIT_SECONDS)
+    if not job.status.is_terminal:
+        service.store.cancel(job.id, get_tenant())
+        raise ServiceError("deadline_exceeded", f"Not scored within {WAIT_SECONDS:.0f} s; the job was canceled.")
+    if job.status not in (Status.SUCCEEDED, Status.PARTIALLY_SUCCEEDED):
+        problem = job.problem or {"code": "job_canceled", "detail": "The job was canceled."}
+        raise ServiceError(problem["code"], problem["detail"])
+    result = service.store.read_result(job.id)
+    if result is None:
+        raise ServiceError("job_gone", "The job was deleted before its result could be read.")
+    decoded: dict[str, Any] = msgspec.json.decode(result)
+    return decoded
+
+
+def _read_features(service: Service) -> Any:
+    if request.mimetype != "application/json":
+        raise ServiceError("unsupported_media_type", 'Send JSON: {"features": [...]} as application/json.')
+    document = load_json(read_body(service.settings.max_body_bytes))
+    if not isinstance(document, dict) or "features" not in document:
+        raise ServiceError("invalid_parameter", 'Expected an object with "features".')
+    return document["features"]
+
+
+def _check_features(features: Any, manifest: Manifest, *, single: bool) -> Any:
+    if not single:
+        return check_rows(features, manifest.signature, "#/features")
+    try:
+        return check_rows([features], manifest.signature, "#/features")
+    except ServiceError as error:
+        # There is one row, so its number only confuses.
+        for fault in error.errors:
+            fault["pointer"] = fault["pointer"].replace("#/features/0", "#/features", 1)
+        detail = error.detail.replace("#/features/0", "#/features", 1)
+        raise ServiceError(error.code, detail, errors=error.errors) from None
+
+
+def _probability(result: dict[str, Any], index: int) -> list[float] | None:
+    """Return the probabilities of a row, a list by class; None for a regressor."""
+    probabilities = result.get("probabilities")
+    return probabilities[index] if probabilities else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

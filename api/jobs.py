@@ -1,0 +1,295 @@
+"""``/v1/jobs``: submit, look, fetch, cancel, delete."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+import redis
+from flask import Blueprint, Response, request
+
+from api import uploads
+from api.bodies import read_body
+from api.callers import get_tenant
+from api.preferences import confirm_wait, get_wait_seconds
+from api.problems import PROBLEMS, answer_problem, describe_problem
+from api.results import answer_file_errors, answer_file_result
+from api.rows import check_rows, load_json, read_rows
+from api.service import Service, answer_json, get_service
+from api.submission import Options, submit_rows
+from api.waiting import LOOK_SECONDS
+from shared.errors import Fault, ServiceError
+from shared.jobs import Job, Status, parse_queue
+
+blueprint = Blueprint("jobs", __name__)
+
+_PAGE = 20
+_MOST_PAGE = 200
+#: Records looked at for one page of a filtered list, so that a rare status cannot cost a scan of everything.
+_MOST_LOOKED_AT = 5000
+
+
+class RowsRequest(Options):
+    """The body of a rows job."""
+
+    model: str
+    rows: msgspec.Raw
+
+
+_ROWS_REQUEST = msgspec.json.Decoder(RowsRequest)
+
+
+@blueprint.post("/v1/jobs")
+def submit() -> Response:
+    """Take a job: rows in JSON, or a file."""
+    service = get_service()
+    if request.mimetype == "application/json":
+        return _submit_rows(service)
+    if request.mimetype in uploads.MEDIA_TYPES:
+        return _answer_submitted(uploads.submit_file(service, get_tenant()), None)
+    raise ServiceError(
+        "unsupported_media_type",
+        f"Content-Type {request.mimetype or '(none)'} is not taken here; send rows as application/json, or a file as "
+        + " or ".join(uploads.MEDIA_TYPES)
+        + ".",
+    )
+
+
+@blueprint.get("/v1/jobs/<job_id>")
+def show(job_id: str) -> Response:
+    """Show a job; with ``Prefer: wait=n`` as soon as it has ended, or after n seconds."""
+    service = get_service()
+    seconds = get_wait_seconds(service.settings.max_wait_seconds)
+    job = _find(service, job_id)
+    if seconds and not job.status.is_terminal:
+        job = await_job(service, job, seconds)
+    response = answer_json(_describe(service, job))
+    response.add_etag()
+    if seconds:
+        confirm_wait(response, seconds)
+    response.make_conditional(request)
+    return response
+
+
+@blueprint.get("/v1/jobs/<job_id>/result")
+def show_result(job_id: str) -> Response:
+    """Answer with what was scored, or with why it was not."""
+    service = get_service()
+    job = _find(service, job_id)
+    if job.status in (Status.SUCCEEDED, Status.PARTIALLY_SUCCEEDED):
+        if job.kind == "file":
+            return answer_file_result(service, job)
+        result = service.store.read_result(job_id)
+        if result is None:  # it went past its retention between the two looks
+            raise _gone(job_id)
+        return Response(result, mimetype="application/json")
+    if job.status == Status.CANCELED:
+        raise ServiceError("job_canceled", "The job was canceled; it has no result.")
+    if job.status.is_terminal:
+        return _answer_failed(job)
+    raise ServiceError("job_not_finished", f"The job is {job.status}; its result is not there yet.", retry_after=1)
+
+
+@blueprint.get("/v1/jobs/<job_id>/errors")
+def show_errors(job_id: str) -> Response:
+    """List the rows that failed, as NDJSON."""
+    service = get_service()
+    job = _find(service, job_id)
+    if job.kind == "file":
+        return answer_file_errors(service, job)
+    result = service.store.read_result(job_id)
+    errors = msgspec.json.decode(result)["errors"] if result else (job.problem or {}).get("errors", [])
+    lines = b"".join(msgspec.json.encode(error) + b"\n" for error in errors)
+    return Response(lines, mimetype="application/x-ndjson")
+
+
+@blueprint.post("/v1/jobs/<job_id>/cancel")
+def cancel(job_id: str) -> Response:
+    """Cancel a job: a rows job at once, a file job when its running chunks have stopped."""
+    service = get_service()
+    before = _find(service, job_id)
+    outcome = service.store.cancel(job_id, get_tenant())
+    if outcome == "unknown":
+        raise _gone(job_id)
+    if outcome not in ("canceled", "canceling") or (before.status.is_terminal and outcome != "canceled"):
+        raise ServiceError("job_terminal", f"The job has already ended: it is {outcome}.")
+    return answer_json(_describe(service, _find(service, job_id)), 200 if outcome == "canceled" else 202)
+
+
+@blueprint.delete("/v1/jobs/<job_id>")
+def remove(job_id: str) -> Response:
+    """Remove a job with its input and result; a commit that comes later is refused."""
+    service = get_service()
+    _find(service, job_id)
+    service.files.remove(job_id)
+    service.store.remove(job_id)
+    return Response(status=204)
+
+
+@blueprint.get("/v1/jobs")
+def list_jobs() -> Response:
+    """List the caller's jobs, newest first, in pages."""
+    service = get_service()
+    limit = _read_limit()
+    wanted = {name: request.args[name] for name in ("status", "model", "kind") if name in request.args}
+    if wanted.get("status", Status.QUEUED) not in list(Status):
+        raise ServiceError("invalid_parameter", f"status: expected one of {', '.join(Status)}.")
+    found, cursor = _collect_page(service, wanted, limit, request.args.get("after"))
+    now = time.time_ns() // 1_000_000
+    response = answer_json({"jobs": [job.describe(now, None) for job in found], "next": cursor})
+    if cursor:
+        query = "&".join(f"{name}={value}" for name, value in [*wanted.items(), ("limit", limit), ("after", cursor)])
+        response.headers["Link"] = f'</v1/jobs?{query}>; rel="next"'
+    return response
+
+
+@blueprint.get("/v1/queues")
+def list_queues() -> Response:
+    """Show what waits, for each model version that was ever used."""
+    service = get_service()
+    queues = [_describe_queue(service, queue) for queue in service.store.list_queues()]
+    return answer_json({"queues": queues, "workers": len(service.store.list_workers())})
+
+
+def await_job(service: Service, job: Job, seconds: float) -> Job:
+    """Return the job when it has ended, or as it is after `seconds`, or at once if too many wait already."""
+    until = time.monotonic() + seconds
+    with service.waiters.expect(job.id) as ended:
+        while ended is not None:
+            latest = service.store.read_job(job.id)
+            if latest is None:
+                raise _gone(job.id)
+            remaining = until - time.monotonic()
+            if latest.status.is_terminal or remaining <= 0:
+                return latest
+            ended.wait(min(remaining, LOOK_SECONDS))
+    return job
+
+
+def _submit_rows(service: Service) -> Response:
+    body = read_body(service.settings.max_body_bytes)
+    wanted = _read_request(service, body)
+    manifest = service.registry.resolve(wanted.model)
+    matrix = read_rows(wanted.rows, manifest.signature, max_rows=service.settings.max_job_rows)
+    seconds = get_wait_seconds(service.settings.max_wait_seconds)
+    job = submit_rows(service, get_tenant(), manifest, matrix, wanted)
+    if not seconds:
+        return _answer_submitted(job, None)
+    try:
+        ended = await_job(service, job, seconds)
+        if not ended.status.is_terminal:
+            return confirm_wait(_answer_submitted(ended, _describe(service, ended)), seconds)
+        result = service.store.read_result(job.id)
+    except redis.RedisError:
+        # The job is written down; that the store went away while we waited takes nothing back.
+        return _answer_submitted(job, None)
+    document = _describe(service, ended) | {"result": msgspec.Raw(result) if result else None}
+    headers = {"Location": f"/v1/jobs/{job.id}"}
+    return confirm_wait(answer_json(document, 200, headers), seconds)
+
+
+def _read_request(service: Service, body: bytes) -> RowsRequest:
+    try:
+        return _ROWS_REQUEST.decode(body)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at ")
+        pointer = "#" + place.strip("`$").replace(".", "/") if place else "#"
+        fault: Fault = {"pointer": pointer, "detail": reason, "code": "invalid_parameter"}
+        raise ServiceError("invalid_parameter", f"{pointer}: {reason}", errors=[fault]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # Python's NaN and Infinity are not JSON, but their row can be told.
+        document = load_json(body)
+        if isinstance(document, dict) and isinstance(document.get("model"), str) and "rows" in document:
+            check_rows(document["rows"], service.registry.resolve(document["model"]).signature, "#/rows")
+        raise ServiceError("malformed_json", f"The body is not JSON: {error}.") from None
+
+
+def _find(service: Service, job_id: str) -> Job:
+    job = service.store.read_job(job_id, get_tenant())
+    if job is None:
+        if service.store.was_issued(job_id, get_tenant(), time.time_ns() // 1_000_000):
+            raise _gone(job_id)
+        raise ServiceError("unknown_job", "There is no such job.")
+    return job
+
+
+def _gone(job_id: str) -> ServiceError:
+    return ServiceError("job_gone", f"Job {job_id} was deleted, or is past its retention.")
+
+
+def _describe(service: Service, job: Job) -> dict[str, Any]:
+    document = job.describe(time.time_ns() // 1_000_000, service.store.read_position(job))
+    if job.problem is not None:
+        document["error"] = _expand_problem(job)
+    return document
+
+
+def _expand_problem(job: Job) -> dict[str, Any]:
+    problem = job.problem or {}
+    code = problem.get("code", "internal_error")
+    members = {"errors": problem["errors"]} if problem.get("errors") else {}
+    document = describe_problem(code if code in PROBLEMS else "internal_error", problem.get("detail", ""), **members)
+    return document | {"instance": f"/v1/jobs/{job.id}"}
+
+
+def _answer_failed(job: Job) -> Response:
+    problem = _expand_problem(job)
+    members = {"errors": problem["errors"]} if "errors" in problem else {}
+    return answer_problem(problem["code"], problem["detail"], **members)
+
+
+def _answer_submitted(job: Job, document: dict[str, Any] | None) -> Response:
+    description = document or job.describe(job.created, None)
+    return answer_json(description, 202, {"Location": f"/v1/jobs/{job.id}", "Retry-After": "1"})
+
+
+def _read_limit() -> int:
+    text = request.args.get("limit", str(_PAGE))
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_PAGE:
+        raise ServiceError("invalid_parameter", f"limit: expected a whole number from 1 to {_MOST_PAGE}.")
+    return int(text)
+
+
+def _collect_page(
+    service: Service, wanted: dict[str, str], limit: int, after: str | None
+) -> tuple[list[Job], str | None]:
+    found: list[Job] = []
+    looked_at = 0
+    while looked_at < _MOST_LOOKED_AT:
+        ids = service.store.list_jobs(get_tenant(), after=after, most=max(limit, 100) if wanted else limit + 1)
+        if not ids:
+            return found, None
+        for job_id, job in zip(ids, service.store.read_jobs(ids), strict=True):
+            if job is not None and _is_wanted(job, wanted):
+                if len(found) == limit:
+                    return found, after
+                found.append(job)
+            after = job_id
+        looked_at += len(ids)
+    return found, after
+
+
+def _is_wanted(job: Job, wanted: dict[str, str]) -> bool:
+    model = wanted.get("model")
+    return (
+        wanted.get("status", job.status) == job.status
+        and wanted.get("kind", job.kind) == job.kind
+        and (model is None or model in (job.document.model, f"{job.document.model}:{job.document.version}"))
+    )
+
+
+def _describe_queue(service: Service, queue: str) -> dict[str, Any]:
+    state = service.store.read_queue(queue)
+    kind, model, version = parse_queue(queue)
+    return {
+        "kind": kind,
+        "model": f"{model}:{version}",
+        "depth": state.waiting_units,
+        "rows": state.waiting_rows,
+        "outstanding_rows": state.outstanding_rows,
+        "depth_by_priority": {name: state.count(f"units:{name}") for name in state.ages_ms},
+        "oldest_age_seconds": max(state.ages_ms.values(), default=0) / 1000,
+        "rows_per_second": float(state.counters.get("speed", 0)) or None,
+        "paused": state.paused,
+    }

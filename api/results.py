@@ -1,0 +1,84 @@
+"""Results of file jobs: the parts in order are the scored file; they are streamed, never put together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import msgspec
+from flask import Response, request
+from werkzeug.http import dump_options_header, parse_range_header
+
+from api.service import Service
+from shared.columns import output_header
+from shared.errors import ServiceError
+from shared.jobs import Job
+from shared.records import Plan, parse_header
+from shared.store import LedgerEntry
+
+
+def answer_file_result(service: Service, job: Job) -> Response:
+    """Stream the scored file, or the range of it that is asked for."""
+    plan = msgspec.json.decode(service.files.read_plan(job.id), type=Plan)
+    header = _make_header(service, job, plan)
+    ledger = service.store.read_ledger(job.id)
+    parts = [ledger[index] for index in range(len(plan.chunks))]
+    total = len(header) + sum(part.bytes for part in parts)
+    start, stop = _read_range(total)
+    response = Response(
+        _iterate_bytes(service, job.id, header, parts, start, stop),
+        206 if (start, stop) != (0, total) else 200,
+        mimetype="text/csv",
+    )
+    response.headers["Accept-Ranges"] = "bytes"
+    response.headers["Content-Length"] = str(stop - start)
+    response.headers["Content-Disposition"] = dump_options_header("attachment", {"filename": _name_file(job)})
+    response.set_etag(f"{job.id}-{total}")
+    if response.status_code == 206:
+        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{total}"
+    return response
+
+
+def answer_file_errors(service: Service, job: Job) -> Response:
+    """Stream the failed rows as NDJSON, in order, as far as the chunks are done."""
+    ledger = service.store.read_ledger(job.id)
+    names = [entry.errors_part for _, entry in sorted(ledger.items()) if entry.errors_part]
+    lines = (block for name in names for block in service.files.read_part(job.id, name))
+    return Response(lines, mimetype="application/x-ndjson")
+
+
+def _make_header(service: Service, job: Job, plan: Plan) -> bytes:
+    document = job.document
+    delimiter = document.delimiter.encode()
+    header = service.files.read_range(job.id, 0, plan.header_bytes)
+    classes = service.registry.manifest(document.model, document.version).signature.classes
+    return output_header(header, parse_header(header, delimiter), classes, delimiter, document.column_prefix)
+
+
+def _read_range(total: int) -> tuple[int, int]:
+    """Return first and last + 1 of the bytes that are asked for; several ranges are answered with the whole."""
+    wanted = parse_range_header(request.headers.get("Range"))
+    if wanted is None or wanted.units != "bytes" or len(wanted.ranges) != 1:
+        return 0, total
+    found = wanted.range_for_length(total)
+    if found is None:
+        raise ServiceError("invalid_parameter", f"Range: the result has {total} bytes.")
+    return found
+
+
+def _iterate_bytes(
+    service: Service, job_id: str, header: bytes, parts: list[LedgerEntry], start: int, stop: int
+) -> Iterator[bytes]:
+    position = len(header)
+    if start < position:
+        yield header[start:stop]
+    for part in parts:
+        first, last = max(start - position, 0), min(stop - position, part.bytes)
+        position += part.bytes
+        if first < last:
+            yield from service.files.read_part(job_id, part.part, first, last)
+
+
+def _name_file(job: Job) -> str:
+    stem = os.path.splitext(job.document.filename)[0] or job.id
+    return f"{stem}.scored.csv"

@@ -1,0 +1,198 @@
+"""Rows in JSON to a matrix, checked against the model's signature; every fault names its row and column."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from shared.codec import Matrix
+from shared.errors import Fault, ServiceError
+from shared.signature import Column, Signature
+
+#: Faults that are listed; the count in the detail is of all.
+MOST_FAULTS = 100
+_SHOWN_CHARACTERS = 40
+
+_LISTS = msgspec.json.Decoder(list[list[float]])
+_OBJECTS = msgspec.json.Decoder(list[dict[str, float]])
+_ANYTHING = msgspec.json.Decoder(Any)
+
+
+def read_rows(text: bytes | msgspec.Raw, signature: Signature, *, max_rows: int, pointer: str = "#/rows") -> Matrix:
+    """Decode and check rows.
+
+    Parameters
+    ----------
+    text : bytes
+        JSON: a list of lists in the signature's order, or of objects by column name.
+    signature : Signature
+    max_rows : int
+    pointer : str
+        Where the rows are in the body, for the faults.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_rows, n_columns)
+        Columns in the signature's order.
+
+    Raises
+    ------
+    ServiceError
+        ``schema_mismatch`` with every fault (the first 100), or ``payload_too_large``.
+    """
+    matrix = _read_clean_rows(text, signature)
+    if matrix is None:
+        # Something is not as it should be: look again, cell by cell, to say what and where.
+        matrix = check_rows(load_json(bytes(text)), signature, pointer)
+    if len(matrix) > max_rows:
+        raise ServiceError(
+            "payload_too_large", f"{len(matrix)} rows; at most {max_rows} fit a rows job. Send more as a file (CSV)."
+        )
+    return matrix
+
+
+def load_json(text: bytes) -> Any:
+    """Decode JSON, taking ``NaN`` and ``Infinity`` as Python writes them, so that their row can be named.
+
+    Raises
+    ------
+    ServiceError
+        ``malformed_json``.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ServiceError("malformed_json", f"The body cannot be read as JSON: {_shorten(str(error), 200)}") from None
+
+
+def check_rows(rows: Any, signature: Signature, pointer: str) -> Matrix:
+    """Check decoded rows cell by cell.
+
+    Raises
+    ------
+    ServiceError
+        ``schema_mismatch``.
+    """
+    if not isinstance(rows, list) or not rows:
+        raise _mismatch(
+            [{"pointer": pointer, "code": "malformed_row", "detail": "expected a list with at least one row"}], 1, 0
+        )
+    faults: list[Fault] = []
+    bad_rows = 0
+    matrix = np.empty((len(rows), len(signature.columns)))
+    for index, row in enumerate(rows):
+        before = len(faults)
+        values = _check_row(row, signature, f"{pointer}/{index}", faults)
+        if len(faults) > before:
+            bad_rows += 1
+            del faults[MOST_FAULTS + 1 :]
+        else:
+            matrix[index] = values
+    if faults:
+        raise _mismatch(faults[:MOST_FAULTS], bad_rows, len(rows))
+    return matrix
+
+
+def _read_clean_rows(text: bytes | msgspec.Raw, signature: Signature) -> Matrix | None:
+    """Decode rows in which all is well, straight into an array; None if anything is not."""
+    try:
+        matrix = np.array(_LISTS.decode(text), dtype=np.float64)
+    except msgspec.DecodeError:
+        return _read_clean_objects(text, signature)
+    except ValueError:  # rows of different lengths
+        return None
+    fits = matrix.ndim == 2 and matrix.shape[1] == len(signature.columns) and len(matrix)
+    return matrix if fits and np.isfinite(matrix).all() else None
+
+
+def _read_clean_objects(text: bytes | msgspec.Raw, signature: Signature) -> Matrix | None:
+    names = signature.column_names
+    try:
+        rows = _OBJECTS.decode(text)
+        matrix = np.array([[row[name] for name in names] for row in rows], dtype=np.float64)
+    except (msgspec.DecodeError, KeyError):
+        return None
+    fits = matrix.ndim == 2 and all(len(row) == len(names) for row in rows)
+    return matrix if fits and np.isfinite(matrix).all() else None
+
+
+def _check_row(row: Any, signature: Signature, pointer: str, faults: list[Fault]) -> list[float]:
+    columns = signature.columns
+    if isinstance(row, dict):
+        return _check_object(row, columns, pointer, faults)
+    if not isinstance(row, list):
+        detail = f"expected a list of {len(columns)} numbers or an object, got {_show(row)}"
+        faults.append({"pointer": pointer, "code": "malformed_row", "detail": detail})
+        return []
+    if len(row) != len(columns):
+        detail = f"expected {len(columns)} columns ({_list_names(columns)}), got {len(row)}"
+        faults.append({"pointer": pointer, "code": "malformed_row", "detail": detail})
+        return []
+    return [
+        _check_cell(cell, column, f"{pointer}/{index}", faults)
+        for index, (cell, column) in enumerate(zip(row, columns, strict=True))
+    ]
+
+
+def _check_object(row: dict[str, Any], columns: tuple[Column, ...], pointer: str, faults: list[Fault]) -> list[float]:
+    known = {column.name for column in columns}
+    for name in row:
+        if name not in known:
+            shown = _shorten(name, _SHOWN_CHARACTERS)
+            faults.append(
+                {
+                    "pointer": f"{pointer}/{_escape(shown)}",
+                    "column": shown,
+                    "code": "malformed_row",
+                    "detail": f"the model has no such column; it has {_list_names(columns)}",
+                }
+            )
+    return [_check_cell(row.get(c.name), c, f"{pointer}/{_escape(c.name)}", faults) for c in columns]
+
+
+def _check_cell(cell: Any, column: Column, pointer: str, faults: list[Fault]) -> float:
+    if cell is None and column.nullable:
+        return math.nan
+    if cell is None:
+        code, detail = "missing_value", "a number is needed"
+    elif isinstance(cell, bool) or not isinstance(cell, int | float):
+        code, detail = "type_error", f"expected a number, got {_show(cell)}"
+    else:
+        try:
+            value = float(cell)
+        except OverflowError:
+            value = math.inf
+        if math.isfinite(value):
+            return value
+        code, detail = "non_finite", f"expected a finite number, got {_show(cell)}"
+    faults.append({"pointer": pointer, "column": column.name, "code": code, "detail": detail})
+    return math.nan
+
+
+def _mismatch(faults: list[Fault], bad_rows: int, rows: int) -> ServiceError:
+    first = faults[0]
+    where = first["pointer"] + (f" (column {first['column']})" if first.get("column") else "")
+    count = f"{bad_rows} of {rows} rows do not fit the model's signature; the first: " if rows else ""
+    return ServiceError("schema_mismatch", f"{count}{where}: {first['detail']}", errors=faults)
+
+
+def _list_names(columns: tuple[Column, ...]) -> str:
+    names = [column.name for column in columns[:5]]
+    return ", ".join(names) + (", ..." if len(columns) > 5 else "")
+
+
+def _show(value: Any) -> str:
+    return _shorten(json.dumps(value, default=str), _SHOWN_CHARACTERS)
+
+
+def _shorten(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _escape(name: str) -> str:
+    """Escape a member name for a JSON Pointer (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,101 @@
+"""The service's own endpoints, and the parts that the others share: store, registry, files, waiters."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+import msgspec
+import redis
+from flask import Blueprint, Response, current_app
+
+from api.waiting import Waiters
+from shared import metrics
+from shared.connection import connect
+from shared.filestore import FileStore
+from shared.registry import Registry
+from shared.settings import Settings
+from shared.store import JobStore
+from shared.sweep import Sweep
+from shared.wakeups import CELERY_QUEUES, WakeupPublisher, make_celery
+
+blueprint = Blueprint("service", __name__)
+
+#: A wake-up is not worth more of a caller's time; the sweep repeats it.
+_PUBLISH_TIMEOUT_SECONDS = 0.5
+
+
+class Service:
+    """What one API process works with.
+
+    Parameters
+    ----------
+    settings : Settings
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = JobStore(connect(settings.redis_url))
+        self.registry = Registry(settings.models)
+        self.files = FileStore(settings.file_store)
+        self.publisher = WakeupPublisher(make_celery(settings, socket_timeout=_PUBLISH_TIMEOUT_SECONDS))
+        self.waiters = Waiters(settings.redis_url, settings.waiting_clients)
+
+    def start(self) -> None:
+        """Start the threads of this process: the sweep, and the listener for finished jobs."""
+        self.waiters.start()
+        name = f"api@{socket.gethostname()}:{os.getpid()}"
+        Sweep(JobStore(connect(self.settings.redis_url)), self.files, self.publisher, name).start()
+
+
+def get_service() -> Service:
+    """Return the parts of the app that serves this request."""
+    service: Service = current_app.extensions["scorequeue"]
+    return service
+
+
+def answer_json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Answer with JSON."""
+    response = Response(msgspec.json.encode(value), status, mimetype="application/json")
+    response.headers.update(headers or {})
+    return response
+
+
+@blueprint.get("/health")
+def show_health() -> Response:
+    """Answer that the process lives; it depends on nothing, or an outage of Redis would restart every API."""
+    return answer_json({"status": "alive"})
+
+
+@blueprint.get("/ready")
+def show_ready() -> Response:
+    """Answer whether jobs can be taken; workers are told but do not decide, or nothing could scale up from none."""
+    service = get_service()
+    state: dict[str, Any] = {"redis": True, "file_store": True, "workers": dict.fromkeys(CELERY_QUEUES, 0)}
+    missing = []
+    try:
+        service.store.client.ping()
+        for says in service.store.list_workers().values():
+            for queue in says.get("queues", ()):
+                state["workers"][queue] = state["workers"].get(queue, 0) + 1
+    except redis.RedisError:
+        state["redis"] = False
+        missing.append("redis")
+    try:
+        service.files.check()
+    except OSError:
+        state["file_store"] = False
+        missing.append("file_store")
+    state["status"] = "ready" if not missing else "not_ready"
+    if missing:
+        state["missing"] = missing
+    return answer_json(state, 503 if missing else 200)
+
+
+@blueprint.get("/metrics")
+def show_metrics() -> Response:
+    """Serve the metrics of this host's processes and of the queues."""
+    service = get_service()
+    text = metrics.render_metrics(lambda: metrics.collect_queues(service.store, service.registry))
+    return Response(text, content_type=metrics.CONTENT_TYPE)

@@ -1,0 +1,149 @@
+"""Submission: a checked job becomes a record in Redis and, if nobody is on the way yet, a wake-up."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Literal
+
+import msgspec
+import redis
+
+from api.service import Service
+from shared.codec import Matrix, encode_matrix
+from shared.errors import ServiceError
+from shared.ids import created_at_ms
+from shared.jobs import Document, Job, Status, queue_name
+from shared.registry import Manifest
+from shared.store import Submission
+
+_DAY = 24 * 3600
+Priority = Literal["high", "normal", "low"]
+DeadlineSeconds = Annotated[float, msgspec.Meta(gt=0, le=30 * _DAY)]
+RetentionSeconds = Annotated[float, msgspec.Meta(gt=0, le=30 * _DAY)]
+
+#: A submission whose answer was cut off is repeated if there is time left to answer within 2 s.
+_REPEAT_WITHIN_SECONDS = 0.9
+
+
+class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What a caller may ask for with any job."""
+
+    priority: Priority = "normal"
+    deadline_seconds: DeadlineSeconds | None = None
+    retention_seconds: RetentionSeconds | None = None
+    metadata: dict[str, Any] | None = None
+
+
+def submit_rows(service: Service, tenant: str, manifest: Manifest, matrix: Matrix, options: Options) -> Job:
+    """Submit a rows job.
+
+    Parameters
+    ----------
+    matrix : ndarray of float64, shape (n_rows, n_columns)
+        Checked against the manifest's signature.
+
+    Returns
+    -------
+    Job
+        As it was written down.
+
+    Raises
+    ------
+    QueueFull
+        Backpressure.
+    redis.RedisError
+        The job store does not answer; nothing was promised.
+    """
+    return submit_job(
+        service,
+        Submission(
+            id=service.store.make_id(tenant),
+            kind="rows",
+            tenant=tenant,
+            queue=queue_name("rows", manifest.name, manifest.version),
+            priority=options.priority,
+            rows=len(matrix),
+            deadline_seconds=options.deadline_seconds or service.settings.deadline_seconds,
+            retention_seconds=options.retention_seconds or service.settings.rows_retention_seconds,
+            document=make_document(manifest, options),
+            payload=encode_matrix(matrix),
+        ),
+    )
+
+
+def make_document(manifest: Manifest, options: Options, **members: Any) -> Document:
+    """Return the part of a job's record that never changes."""
+    return Document(
+        model=manifest.name,
+        version=manifest.version,
+        model_sha256=manifest.sha256,
+        metadata=options.metadata,
+        **members,
+    )
+
+
+def submit_job(service: Service, submission: Submission) -> Job:
+    """Write a job down and publish a wake-up if none is outstanding."""
+    if _write(service, submission):
+        service.publisher.publish(submission.queue)
+    return Job(
+        id=submission.id,
+        kind=submission.kind,
+        status=Status.QUEUED if submission.rows else Status.SUCCEEDED,
+        tenant=submission.tenant,
+        priority=submission.priority,
+        document=submission.document,
+        rows=submission.rows,
+        succeeded=0,
+        failed=0,
+        created=created_at_ms(submission.id),
+        started=None,
+        finished=None if submission.rows else created_at_ms(submission.id),
+        retention=int(submission.retention_seconds * 1000),
+        attempts=0,
+        problem=None,
+        sequence=None,
+        stream=None,
+        queue=submission.queue,
+    )
+
+
+def _write(service: Service, submission: Submission) -> bool:
+    began = time.monotonic()
+    try:
+        return _write_once(service, submission)
+    except (redis.ConnectionError, redis.TimeoutError):
+        # Whether it was written is unknown; writing it again under the same id is safe, and makes it known.
+        if time.monotonic() - began > _REPEAT_WITHIN_SECONDS:
+            raise
+        return _write_once(service, submission)
+
+
+def _write_once(service: Service, submission: Submission) -> bool:
+    return service.store.submit(
+        submission,
+        max_queue_rows=service.settings.max_queue_rows,
+        chunks_offered=service.settings.chunks_offered,
+    )
+
+
+def resolve_model(service: Service, reference: str) -> Manifest:
+    """Return the version that `reference`, or the default model if it is empty, means now.
+
+    Raises
+    ------
+    ServiceError
+        ``unknown_model``, or ``invalid_parameter`` if a model must be named.
+    """
+    if reference:
+        return service.registry.resolve(reference)
+    if service.settings.default_model:
+        return service.registry.resolve(service.settings.default_model)
+    names = service.registry.names()
+    if len(names) != 1:
+        raise ServiceError(
+            "invalid_parameter",
+            f"Name a model with ?model=; there are {', '.join(names) or 'none'} "
+            "and SCOREQUEUE_DEFAULT_MODEL is not set.",
+        )
+    return service.registry.resolve(names[0])

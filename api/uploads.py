@@ -1,0 +1,218 @@
+"""File jobs: the body streams to the file store and is planned on its way; it is never held in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import msgspec
+from flask import request
+from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
+
+from api.bodies import BLOCK_BYTES, has_known_end, iterate_body
+from api.service import Service
+from api.submission import Options, make_document, resolve_model, submit_job
+from shared.columns import ColumnCollision, added_columns, find_collisions, missing_columns
+from shared.errors import Fault, ServiceError
+from shared.filestore import Upload
+from shared.jobs import Job, queue_name
+from shared.records import RecordScanner
+from shared.registry import Manifest
+from shared.store import Submission
+
+MEDIA_TYPES = ("text/csv", "multipart/form-data")
+
+_DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|"}
+#: A field of a form is an option, not data.
+_MOST_FIELD_BYTES = 64 * 1024
+
+
+class FileOptions(Options):
+    """What a caller may ask for with a file."""
+
+    model: str = ""
+    on_row_error: Literal["continue"] = "continue"
+    delimiter: str = ","
+    column_prefix: str = ""
+
+
+def submit_file(service: Service, tenant: str) -> Job:
+    """Take a file whole, or not at all, and submit its job.
+
+    Raises
+    ------
+    ServiceError
+        The upload is not complete, not CSV, or lacks columns of the model; nothing is kept.
+    """
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise ServiceError("unsupported_media_type", "Content-Encoding: only identity is taken for now.")
+    if not has_known_end():
+        raise ServiceError(
+            "length_required", "Send Content-Length or Content-Digest: without them a cut-off upload looks complete."
+        )
+    upload = service.files.begin_upload()
+    try:
+        return _receive(service, tenant, upload)
+    finally:
+        upload.discard()
+
+
+def _receive(service: Service, tenant: str, upload: Upload) -> Job:
+    blocks = iterate_body(service.settings.max_file_bytes)
+    if request.mimetype == "multipart/form-data":
+        form = _FormReader(upload)
+        form.read(blocks)
+        options, filename = _read_options(form.fields), form.filename
+        scanner = _make_scanner(service, options)
+        _replay(upload, scanner.feed)
+    else:
+        options, filename = _read_options(dict(request.args.items())), ""
+        resolve_model(service, options.model)  # before a byte is read: a wrong name costs nothing
+        scanner = _make_scanner(service, options)
+        for block in blocks:
+            scanner.feed(block)
+            upload.file.write(block)
+    manifest = resolve_model(service, options.model)
+    plan = scanner.finish()
+    _check_columns(scanner.columns or [], manifest, options)
+    job_id = service.store.make_id(tenant)
+    upload.keep(job_id, msgspec.json.encode(plan))
+    submission = Submission(
+        id=job_id,
+        kind="file",
+        tenant=tenant,
+        queue=queue_name("files", manifest.name, manifest.version),
+        priority=options.priority,
+        rows=plan.rows,
+        deadline_seconds=options.deadline_seconds or service.settings.deadline_seconds,
+        retention_seconds=options.retention_seconds or service.settings.file_retention_seconds,
+        document=make_document(
+            manifest,
+            options,
+            delimiter=options.delimiter,
+            column_prefix=options.column_prefix,
+            filename=filename,
+        ),
+        chunk_rows=tuple(chunk.rows for chunk in plan.chunks),
+    )
+    try:
+        return submit_job(service, submission)
+    except ServiceError:
+        service.files.remove(job_id)  # refused, so surely not written down
+        raise
+
+
+def _read_options(values: dict[str, Any]) -> FileOptions:
+    delimiter = values.get("delimiter", ",")
+    try:
+        options = msgspec.convert(
+            values | {"delimiter": _DELIMITERS.get(delimiter, delimiter)}, type=FileOptions, strict=False
+        )
+    except msgspec.ValidationError as error:
+        raise ServiceError("invalid_parameter", f"{error}".replace("$.", "")) from None
+    return options
+
+
+def _make_scanner(service: Service, options: FileOptions) -> RecordScanner:
+    try:
+        return RecordScanner(
+            options.delimiter.encode(),
+            chunk_bytes=service.settings.chunk_bytes,
+            chunk_rows=service.settings.chunk_rows,
+        )
+    except ValueError as error:
+        raise ServiceError("invalid_parameter", str(error)) from None
+
+
+def _check_columns(columns: list[str], manifest: Manifest, options: FileOptions) -> None:
+    names = manifest.signature.column_names
+    differences = missing_columns(columns, names)
+    if differences:
+        faults: list[Fault] = [
+            {
+                "column": column.name,
+                "code": "missing_column",
+                "detail": "the file has no such column"
+                + (f"; did you mean {', '.join(column.nearest)}?" if column.nearest else ""),
+            }
+            for column in differences.missing
+        ]
+        faults += [
+            {"column": name, "code": "duplicate_column", "detail": "the file has more than one column of this name"}
+            for name in differences.duplicated
+        ]
+        listed = ", ".join(str(fault["column"]) for fault in faults[:5]) + (", ..." if len(faults) > 5 else "")
+        raise ServiceError(
+            "schema_mismatch",
+            f"The file's header does not fit {manifest.reference}: {len(faults)} of its {len(names)} columns are "
+            f"missing or double ({listed}). Nothing was scored.",
+            errors=faults[:100],
+        )
+    collisions = find_collisions(columns, added_columns(manifest.signature.classes, options.column_prefix))
+    if collisions:
+        raise ColumnCollision(collisions)
+
+
+def _replay(upload: Upload, feed: Callable[[bytes], None]) -> None:
+    """Plan an upload that is on disk already: in a form the options may come after the file."""
+    upload.file.flush()
+    with open(upload.path, "rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            feed(block)
+
+
+class _FormReader:
+    """Reads a multipart form: the part ``file`` to the upload, the others as options."""
+
+    def __init__(self, upload: Upload) -> None:
+        self._upload = upload
+        self.fields: dict[str, Any] = {}
+        self.filename = ""
+        self._has_file = False
+
+    def read(self, blocks: Iterator[bytes]) -> None:
+        boundary = request.mimetype_params.get("boundary", "")
+        if not boundary:
+            raise ServiceError("malformed_file", "The form has no boundary.")
+        decoder = MultipartDecoder(boundary.encode("latin-1"), max_form_memory_size=None, max_parts=100)
+        ended = False
+        for block in blocks:
+            decoder.receive_data(block)
+            ended = self._take_events(decoder) or ended
+        if not ended:
+            raise ServiceError("incomplete_upload", "The form has no end mark; nothing was kept.")
+        if not self._has_file:
+            raise ServiceError("malformed_file", "The form has no part named 'file'.")
+
+    def _take_events(self, decoder: MultipartDecoder) -> bool:
+        while True:
+            try:
+                event = decoder.next_event()
+            except ValueError as error:
+                raise ServiceError("malformed_file", f"The form cannot be read: {error}") from None
+            if isinstance(event, NeedData):
+                return False
+            if isinstance(event, Epilogue):
+                return True
+            self._take(event)
+
+    def _take(self, event: Any) -> None:
+        if isinstance(event, File | Field):
+            self._name, self._headers = event.name, event.headers
+            self._in_file = event.name == "file"
+            if self._in_file:
+                if self._has_file:
+                    raise ServiceError("malformed_file", "The form has two parts named 'file'.")
+                self._has_file = True
+                self.filename = os.path.basename(getattr(event, "filename", "") or "")
+            else:
+                self.fields[self._name] = b""
+        elif isinstance(event, Data):
+            if self._in_file:
+                self._upload.file.write(event.data)
+                return
+            value = self.fields[self._name] + event.data
+            if len(value) > _MOST_FIELD_BYTES:
+                raise ServiceError("payload_too_large", f"The field {self._name!r} is longer than 64 KiB.")
+            self.fields[self._name] = value if event.more_data else value.decode("utf-8", "replace")

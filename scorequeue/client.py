@@ -1,0 +1,344 @@
+"""The client of one service.
+
+It owns what the service's addresses are and what its answers mean; `transport` owns how a request is made,
+and `transfer` how a large file goes back and forth.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from os import PathLike
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+from urllib.parse import quote, urljoin, urlsplit
+
+from scorequeue import transfer
+from scorequeue.errors import ServiceUnreachable
+from scorequeue.job import Job, job_path, wait_headers
+from scorequeue.payloads import encode_submission
+from scorequeue.transfer import OnProgress
+from scorequeue.transport import Headers, Response, Transport, read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+_DAY_SECONDS = 24 * 3600.0
+
+Priority = Literal["high", "normal", "low"]
+
+
+class Client:
+    """Talks to one service; safe to share between threads.
+
+    Parameters
+    ----------
+    url : str
+        Address of the service.
+    api_key : str, optional
+        Key to show; None where the service asks for none.
+    timeout : float
+        Seconds that the service may stay silent before `ServiceUnreachable` is raised.
+    patience : float
+        Seconds for which a request is repeated that was turned away for now (429, 503) or not connected.
+    connections : int
+        Connections that are kept open: as many as threads that use the client at once.
+
+    Examples
+    --------
+    >>> client = Client("http://127.0.0.1:8000")  # doctest: +SKIP
+    >>> client.submit([[1.0, 2.0]], model="churn").wait(timeout=30).result()["predictions"]  # doctest: +SKIP
+    [1]
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        api_key: str | None = None,
+        *,
+        timeout: float = 30.0,
+        patience: float = 30.0,
+        connections: int = 8,
+    ) -> None:
+        self.transport = Transport(url, api_key, timeout=timeout, patience=patience, connections=connections)
+
+    def submit(
+        self,
+        rows: Any,
+        model: str,
+        *,
+        wait: float = 0.0,
+        priority: Priority | None = None,
+        deadline_seconds: float | None = None,
+        retention_seconds: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> Job:
+        """Submit rows to be scored.
+
+        Parameters
+        ----------
+        rows : sequence of rows, ndarray of shape (n_rows, n_columns), or DataFrame
+            At most 10,000 rows, each a sequence in the order of the model's columns or a mapping by column
+            name. NaN is a missing value.
+        model : str
+            ``name``, ``name@alias`` or ``name:version``.
+        wait : float
+            Seconds to wait for the job in the same request.
+        priority : {'high', 'normal', 'low'}, optional
+        deadline_seconds : float, optional
+            Time after which a job that still waits is given up.
+        retention_seconds : float, optional
+            Time for which the finished job is kept.
+        metadata : mapping, optional
+            Kept with the job.
+        idempotency_key : str, optional
+            A submission with the same key is taken once; a fresh one by default.
+        **options
+            Other members of the submission, as the service's documentation names them.
+
+        Returns
+        -------
+        Job
+
+        Raises
+        ------
+        RequestRefused
+            The rows do not fit the model (422, every fault with its row and column), or the model is unknown.
+        OutcomeUnknown
+            The connection broke; the service may have taken the job.
+        WrongUse
+            A value has no form in JSON.
+        """
+        options |= {
+            "priority": priority,
+            "deadline_seconds": deadline_seconds,
+            "retention_seconds": retention_seconds,
+            "metadata": metadata,
+        }
+        headers = {"Content-Type": "application/json", **_idempotency_headers(idempotency_key)}
+        if wait > 0:
+            headers |= wait_headers(wait)
+        body = encode_submission(model, rows, options)
+        response = self.transport.request("POST", "/v1/jobs", headers=headers, body=body, wait=wait)
+        return self._read_submission(response)
+
+    def submit_file(
+        self,
+        path: str | PathLike[str],
+        model: str,
+        *,
+        on_progress: OnProgress | None = None,
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> Job:
+        """Upload a file to be scored, streamed from the disk.
+
+        Parameters
+        ----------
+        path : path
+            CSV, Parquet (``.parquet``) or NDJSON (``.ndjson``, ``.jsonl``); also ``.gz``, ``.zst`` of these.
+        model : str
+            ``name``, ``name@alias`` or ``name:version``.
+        on_progress : callable, optional
+            Called with a `Progress` in bytes.
+        idempotency_key : str, optional
+            As for `submit`.
+        **options
+            ``priority``, ``deadline_seconds``, ``on_row_error``, ``column_prefix`` … as the service has them.
+
+        Raises
+        ------
+        WrongUse
+            `path` is not a file.
+        RequestRefused, OutcomeUnknown
+            As for `submit`.
+        """
+        headers = _idempotency_headers(idempotency_key)
+        query = {"model": model, **options}
+        return self._read_submission(
+            transfer.upload_file(self.transport, "/v1/jobs", path, query, headers, on_progress)
+        )
+
+    def job(self, job_id: str) -> Job:
+        """Look up a job.
+
+        Raises
+        ------
+        RequestRefused
+            404 if there never was one of yours by that id, 410 if it is past its retention.
+        """
+        return Job(self.transport, self.transport.fetch_json(job_path(job_id)))
+
+    def jobs(
+        self,
+        *,
+        status: str | None = None,
+        model: str | None = None,
+        kind: Literal["rows", "file"] | None = None,
+        page_size: int | None = None,
+    ) -> Iterator[Job]:
+        """Iterate over your jobs, newest first; the next page is asked for when it is needed."""
+        path: str | None = "/v1/jobs"
+        query: dict[str, Any] | None = {"status": status, "model": model, "kind": kind, "limit": page_size}
+        while path:
+            response = self.transport.request("GET", path, query=query)
+            for record in _read_list(read_json(response), "jobs"):
+                yield Job(self.transport, record)
+            path, query = _next_page(response), None
+
+    def queues(self) -> list[dict[str, Any]]:
+        """List the queues: rows waiting, age of the oldest, workers, whether paused."""
+        return _read_list(self.transport.fetch_json("/v1/queues"), "queues")
+
+    def pause_queue(self, model: str) -> None:
+        """Stop the scoring of a model's jobs; they are still taken, and wait."""
+        self.transport.request("POST", f"/v1/queues/{quote(model, safe='')}/pause")
+
+    def resume_queue(self, model: str) -> None:
+        """Let the jobs of a paused model be scored again."""
+        self.transport.request("POST", f"/v1/queues/{quote(model, safe='')}/resume")
+
+    def models(self) -> list[dict[str, Any]]:
+        """List the models that the service knows."""
+        return _read_list(self.transport.fetch_json("/v1/models"), "models")
+
+    def model(self, name: str) -> dict[str, Any]:
+        """Describe a model: signature, versions, aliases, metrics from training.
+
+        Parameters
+        ----------
+        name : str
+            ``name``, or ``name:version`` for one version.
+        """
+        base, _, version = name.partition(":")
+        path = f"/v1/models/{quote(base, safe='')}"
+        if version:
+            path += f"/versions/{quote(version, safe='')}"
+        answer: dict[str, Any] = self.transport.fetch_json(path)
+        return answer
+
+    def score(self, frame: pd.DataFrame, model: str, *, timeout: float = _DAY_SECONDS, **options: Any) -> pd.DataFrame:
+        """Score a frame; needs pandas.
+
+        Parameters
+        ----------
+        frame : DataFrame, shape (n_rows, n_columns)
+            With the model's columns among its own; NaN is a missing value.
+        model : str
+            ``name``, ``name@alias`` or ``name:version``.
+        timeout : float
+            Seconds to wait for the scores.
+        **options
+            As for `submit_file`.
+
+        Returns
+        -------
+        DataFrame, shape (n_rows, n_columns + the new ones)
+            A copy with ``prediction``, ``probability_<class>``, ``error_code`` and ``error_message``, in the
+            same order and with the same index. A row that was not scored has its error and no prediction.
+
+        Raises
+        ------
+        WrongUse
+            The frame lacks a column of the model, or has one by the name of a new one.
+        JobFailed, JobTimeout, RequestRefused, ServiceUnreachable
+            As for `score_file`.
+        """
+        try:
+            from scorequeue.frames import score_frame
+        except ModuleNotFoundError as error:
+            raise ImportError("Client.score needs pandas: pip install pandas") from error
+        return score_frame(self, frame, model, timeout=timeout, **options)
+
+    def score_file(
+        self,
+        source: str | PathLike[str],
+        target: str | PathLike[str],
+        model: str,
+        on_progress: OnProgress | None = None,
+        *,
+        timeout: float = _DAY_SECONDS,
+        **options: Any,
+    ) -> Job:
+        """Score a file of any size, without holding it in memory: upload it, wait, and download.
+
+        Parameters
+        ----------
+        source : path
+            As for `submit_file`.
+        target : path
+            Written at the end, at once, as a whole; ``.csv``, ``.parquet`` or ``.ndjson``.
+        model : str
+            ``name``, ``name@alias`` or ``name:version``.
+        on_progress : callable, optional
+            Called with a `Progress` as bytes go up, rows are scored and bytes come down.
+        timeout : float
+            Seconds that the scoring may take, with the time in the queue.
+        **options
+            As for `submit_file`.
+
+        Returns
+        -------
+        Job
+            Finished. ``partially_succeeded`` says that rows failed: their errors are in the file.
+
+        Raises
+        ------
+        WrongUse
+            `source` cannot be read, `target` cannot be written, or they are one file.
+        JobFailed, JobTimeout, RequestRefused, ServiceUnreachable
+            Nothing is left at `target`.
+        """
+        transfer.check_paths(source, target)
+        job = self.submit_file(source, model, on_progress=on_progress, **options)
+        job.wait(timeout, on_progress=on_progress)
+        job.download(target, on_progress=on_progress)
+        return job
+
+    def fetch_metrics(self) -> str:
+        """Return the service's own figures, in the text form of Prometheus."""
+        return self.transport.request("GET", "/metrics", headers={"Accept": "text/plain"}).data.decode()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _read_submission(self, response: Response) -> Job:
+        record = read_json(response)
+        if not isinstance(record, dict) or "id" not in record:
+            raise ServiceUnreachable(self.transport.url, "the answer names no job: is this the service's address?")
+        return Job(self.transport, record)
+
+
+def _idempotency_headers(key: str | None) -> Headers:
+    # A structured string, in quotes, as the draft has it.
+    return {"Idempotency-Key": f'"{key or uuid.uuid4()}"'}
+
+
+def _read_list(answer: Any, name: str) -> list[dict[str, Any]]:
+    listed = answer.get(name) if isinstance(answer, dict) else answer
+    return [record for record in listed or () if isinstance(record, dict)]
+
+
+def _next_page(response: Response) -> str | None:
+    """Return path and query of the page that the ``Link`` header calls next."""
+    for link in response.headers.get("Link", "").split(","):
+        target, _, parameters = link.partition(";")
+        if 'rel="next"' in parameters.replace(" ", "") or "rel=next" in parameters.replace(" ", ""):
+            parts = urlsplit(urljoin("/v1/jobs", target.strip().strip("<>")))
+            return parts.path + (f"?{parts.query}" if parts.query else "")
+    return None

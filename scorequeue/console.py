@@ -1,0 +1,205 @@
+"""What the command line prints: tables, progress, and plain lines where the output is not a terminal.
+
+It knows nothing of how things are fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from scorequeue import transfer
+
+#: Seconds between two lines of progress when nobody watches a bar: a log should stay readable.
+_LINE_SECONDS = 5.0
+_STEP_WORDS = {"upload": "Uploading", "score": "Scoring", "download": "Downloading"}
+_STATUS_STYLES = {
+    "succeeded": "green",
+    "partially_succeeded": "yellow",
+    "failed": "red",
+    "canceled": "dim",
+    "expired": "red",
+    "running": "cyan",
+}
+
+
+def print_text(text: str) -> None:
+    """Write a line to standard output, as it is."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def print_note(text: str) -> None:
+    """Write a line to standard error: what a script that reads the output must not see."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def print_json(value: Any) -> None:
+    """Write a value as indented JSON."""
+    print_text(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
+    """Write a table to a terminal, or tab-separated lines to anything else."""
+    rows = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for line in [columns, *rows]:
+            print_text("\t".join(line))
+        return
+    if not rows:
+        print_note(empty)
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column.replace("_", " "), no_wrap=column == "id", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STATUS_STYLES.get(cell, "")) for cell in row))
+    Console().print(table)
+
+
+def print_record(record: Mapping[str, Any]) -> None:
+    """Write the fields of a record one below the other, those without a value left out."""
+    shown = {name: _describe_value(value) for name, value in record.items() if value not in (None, {}, [], "")}
+    width = max(map(len, shown), default=0)
+    for name, text in shown.items():
+        print_text(f"{name.replace('_', ' '):<{width}}  {text}")
+
+
+def summarise_job(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose what a person wants to see of a job's record."""
+    left_out = ("links", "result", "model_sha256")
+    return {name: value for name, value in record.items() if name not in left_out}
+
+
+def list_model(model: Mapping[str, Any]) -> list[Any]:
+    """Make a model's row: name, version, task, number of columns, aliases."""
+    signature = model.get("signature") or {}
+    aliases = [f"{alias}={version}" for alias, version in (model.get("aliases") or {}).items()]
+    columns = signature.get("columns") or ()
+    return [
+        model.get("name"),
+        model.get("version"),
+        signature.get("task"),
+        len(columns) or None,
+        ", ".join(aliases),
+    ]
+
+
+def flatten_model(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring a model's signature to the level of its other fields."""
+    signature = model.get("signature") or {}
+    return {
+        **{name: value for name, value in model.items() if name != "signature"},
+        "task": signature.get("task"),
+        "classes": signature.get("classes"),
+        "columns": ", ".join(column["name"] for column in signature.get("columns") or ()),
+    }
+
+
+class ProgressView:
+    """Shows the steps of a long call: a bar a step on a terminal, else a line now and then.
+
+    An instance is what `Client.score_file` wants as ``on_progress``.
+    """
+
+    def __init__(self) -> None:
+        self._bars = _make_bars() if sys.stderr.isatty() else None
+        self._tasks: dict[str, TaskID] = {}
+        self._step = ""
+        self._step_began_at = self._line_at = 0.0
+
+    def __enter__(self) -> Self:
+        if self._bars:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bars:
+            self._bars.stop()
+
+    def __call__(self, progress: transfer.Progress) -> None:
+        """Show how far a step is."""
+        if self._bars:
+            self._move_bar(self._bars, progress)
+        else:
+            self._write_line(progress)
+
+    def _move_bar(self, bars: Progress, progress: transfer.Progress) -> None:
+        task = self._tasks.get(progress.step)
+        if task is None:
+            task = bars.add_task(_STEP_WORDS[progress.step], total=None, unit=progress.unit)
+            self._tasks[progress.step] = task
+        bars.update(task, completed=progress.done, total=progress.total or None)
+
+    def _write_line(self, progress: transfer.Progress) -> None:
+        now = time.monotonic()
+        if progress.step != self._step:
+            self._step, self._step_began_at = progress.step, now
+        finished = bool(progress.total) and progress.done >= progress.total
+        if not finished and now - self._line_at < _LINE_SECONDS:
+            return
+        self._line_at = now
+        seconds = now - self._step_began_at
+        rate = f", {format_rate(progress.done / seconds, progress.unit)}" if seconds > 0.5 else ""
+        print_note(f"{progress}{rate}")
+
+
+def format_rate(per_second: float, unit: str) -> str:
+    """Write a speed: ``12,300 rows/s``, ``4.2 MB/s``."""
+    return f"{per_second / 1e6:,.1f} MB/s" if unit == "bytes" else f"{per_second:,.0f} {unit}/s"
+
+
+def _describe_value(value: Any) -> str:
+    if isinstance(value, Mapping) and all(not isinstance(part, Mapping | list) for part in value.values()):
+        return ", ".join(f"{name} {part}" for name, part in value.items() if part is not None)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, Mapping | list) else str(value)
+
+
+def _make_bars() -> Progress:
+    return Progress(
+        TextColumn("{task.description:<11}"),
+        BarColumn(),
+        _AmountColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+class _AmountColumn(ProgressColumn):
+    """What is done and how fast, in the step's own unit."""
+
+    def render(self, task: Task) -> Text:
+        unit = task.fields["unit"]
+        if unit == "bytes":
+            amount = f"{task.completed / 1e6:,.1f} MB"
+        else:
+            total = f" of {task.total:,.0f}" if task.total else ""
+            amount = f"{task.completed:,.0f}{total} {unit}"
+        speed = task.finished_speed or task.speed
+        return Text(f"{amount}  {format_rate(speed, unit)}" if speed else amount)

@@ -1,0 +1,296 @@
+"""`scorequeue demo`: real rows through a real service, every answer checked, told in a short report."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.util import find_spec
+from itertools import cycle, islice
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+from scorequeue.client import Client
+from scorequeue.demo_checks import (
+    Answer,
+    Differences,
+    compare_answers,
+    compare_files,
+    list_answers,
+    read_direct_answers,
+)
+from scorequeue.demo_service import DemoService, run_worker_command
+from scorequeue.errors import ScorequeueError, WrongUse
+from scorequeue.job import Job
+
+CLASSIFIER, REGRESSOR = "breast-cancer", "diabetes"
+#: One-row jobs that are submitted at once.
+JOBS = 2000
+#: Threads that submit, each on a connection of its own.
+CONNECTIONS = 32
+#: The data set has 569 rows; so many times over they make a file of 50,072.
+FILE_REPEATS = 88
+REGRESSION_ROWS = 10
+OUTPUT_FOLDER = Path("demo-output")
+
+#: Seconds that any single job of the demo may take.
+_JOB_SECONDS = 120.0
+#: Seconds until the counted model calls must have reached /metrics.
+_METRICS_SECONDS = 5.0
+
+Row = dict[str, str]
+T = TypeVar("T")
+
+
+def run_demo(data: Path | None, port: int) -> int:
+    """Run the demo and print its report.
+
+    Parameters
+    ----------
+    data : Path or None
+        The service's data folder; None takes a fresh one and removes it afterwards.
+    port : int
+        Of the service; 0 takes a free one.
+
+    Returns
+    -------
+    int
+        0 if every check holds, else 1.
+
+    Raises
+    ------
+    WrongUse
+        The service is not installed here.
+    """
+    if find_spec("sklearn") is None or find_spec("granian") is None:
+        raise WrongUse("the demo needs the whole service: pip install 'scorequeue[up]'")
+    OUTPUT_FOLDER.mkdir(exist_ok=True)
+    # A demo that is told to end must still stop its service.
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    report = _Report()
+    try:
+        with _open_folder(data) as folder:
+            _demonstrate(folder, port, report)
+    except ScorequeueError as error:
+        report.say(f"\nThe demo stopped: {error}\nThe service's own output is in {OUTPUT_FOLDER / 'up.log'}")
+        return 1
+    return report.conclude()
+
+
+class _Report:
+    """Prints a line a step, with its time, and then what the checks found."""
+
+    def __init__(self) -> None:
+        self._began_at = time.monotonic()
+        self._checks: list[tuple[str, Differences]] = []
+
+    def say(self, text: str = "") -> None:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    def step(self, title: str, work: Callable[[], T], describe: Callable[[T, float], str]) -> T:
+        """Do a step, and tell of it when it is done."""
+        began_at = time.monotonic()
+        outcome = work()
+        seconds = time.monotonic() - began_at
+        first, *others = describe(outcome, seconds).split("\n")
+        self.say(f"  {title:<16}{seconds:6.2f} s   {first}")
+        for line in others:
+            self.say(" " * 29 + line)
+        return outcome
+
+    def check(self, claim: str, differences: Differences) -> None:
+        self._checks.append((claim, differences))
+
+    def conclude(self) -> int:
+        """Print the checks; return the exit code."""
+        self.say("\nChecks (equal: the same label, and every number within 1e-6 of the model's own)")
+        for claim, differences in self._checks:
+            self.say(f"  {'WRONG' if differences.found else 'ok':<6}{claim}")
+            for line in differences.shown:
+                self.say(f"          {line}")
+        failed = sum(differences.found for _, differences in self._checks)
+        verdict = f"{failed:,} differences" if failed else "All checks hold"
+        self.say(f"\n{verdict}; {time.monotonic() - self._began_at:.1f} s in all.")
+        return 1 if failed else 0
+
+
+class _Data:
+    """The demo's rows, and what the models themselves say of them."""
+
+    def __init__(self, folder: Path, models: Path) -> None:
+        self.file = OUTPUT_FOLDER / f"{CLASSIFIER}.csv"
+        self.scored_file = OUTPUT_FOLDER / f"{CLASSIFIER}-scored.csv"
+        run_worker_command(["demo-csv", CLASSIFIER, self.file, "--repeat", str(FILE_REPEATS)])
+        self.rows, self.answers = _predict_directly(CLASSIFIER, folder, models)
+        self.regressor_rows, self.regressor_answers = _predict_directly(REGRESSOR, folder, models)
+
+
+def _demonstrate(folder: Path, port: int, report: _Report) -> None:
+    report.say("scorequeue demo: real rows, through a real queue, scored by real workers\n")
+    service = DemoService(folder, port, OUTPUT_FOLDER / "up.log")
+    with tempfile.TemporaryDirectory(prefix="scorequeue-") as scratch:
+        report.step("start", service.__enter__, lambda _, __: _describe_service(service))
+        try:
+            with Client(service.url, connections=CONNECTIONS) as client:
+                data = report.step(
+                    "direct answers",
+                    lambda: _Data(Path(scratch), service.data / "models"),
+                    lambda data, _: (
+                        f"both models called directly on {len(data.rows)} and "
+                        f"{len(data.regressor_rows)} real rows, to compare with"
+                    ),
+                )
+                _score_one_row(client, data, report)
+                _score_many_jobs(client, data, report)
+                _score_regression(client, data, report)
+                _score_file(client, data, report)
+        finally:
+            report.step("stop", lambda: service.__exit__(None, None, None), lambda _, __: "service stopped")
+
+
+def _score_one_row(client: Client, data: _Data, report: _Report) -> None:
+    features = _pick_features(client.model(CLASSIFIER), data.rows[:1])
+
+    def submit_and_poll() -> Job:
+        return client.submit(features, CLASSIFIER).wait(_JOB_SECONDS)
+
+    def describe(job: Job, _: float) -> str:
+        answer = list_answers(job.result())[0]
+        truth = data.rows[0]["diagnosis"]
+        return f"{job.id}: {answer.prediction} ({max(answer.probabilities):.0%}); in truth {truth}"
+
+    job = report.step("one row", submit_and_poll, describe)
+    differences = Differences()
+    compare_answers(list_answers(job.result()), data.answers, differences, "row")
+    report.check("the one-row job's answer equals the model's", differences)
+
+
+def _score_many_jobs(client: Client, data: _Data, report: _Report) -> None:
+    rows = _pick_features(client.model(CLASSIFIER), data.rows)
+    calls_before = _count_model_calls(client)
+    submitted_seconds = 0.0
+
+    def submit_and_fetch() -> list[dict[str, Any]]:
+        nonlocal submitted_seconds
+        began_at = time.monotonic()
+        with ThreadPoolExecutor(CONNECTIONS) as threads:
+            jobs = list(threads.map(lambda row: client.submit([row], CLASSIFIER), islice(cycle(rows), JOBS)))
+            submitted_seconds = time.monotonic() - began_at
+            return list(threads.map(lambda job: job.wait(_JOB_SECONDS).result(), jobs))
+
+    def describe(results: list[dict[str, Any]], seconds: float) -> str:
+        calls = _count_calls_of_results(results)
+        return (
+            f"{JOBS / seconds:,.0f} jobs/s, submitted, scored and fetched one by one "
+            f"({JOBS / submitted_seconds:,.0f}/s submitted)\n"
+            f"{calls:,} model calls for {JOBS:,} jobs: {JOBS / calls:.1f} jobs a call"
+        )
+
+    results = report.step(f"{JOBS:,} jobs", submit_and_fetch, describe)
+    differences = Differences()
+    compare_answers((list_answers(result)[0] for result in results), data.answers, differences, "job")
+    report.check(f"{differences.compared:,} one-row jobs: every answer equals the model's", differences)
+    report.check(
+        "the model calls that /metrics counts are those that the results name",
+        _check_calls(client, calls_before, _count_calls_of_results(results)),
+    )
+
+
+def _score_regression(client: Client, data: _Data, report: _Report) -> None:
+    rows = data.regressor_rows[:REGRESSION_ROWS]
+    features = _pick_features(client.model(REGRESSOR), rows)
+    result = report.step(
+        "regression",
+        lambda: client.submit(features, REGRESSOR).wait(_JOB_SECONDS).result(),
+        lambda _, __: f"{len(rows)} rows of {REGRESSOR} in one job",
+    )
+    differences = Differences()
+    compare_answers(list_answers(result), data.regressor_answers, differences, "row")
+    report.check(f"{differences.compared} rows of the regressor: every answer equals the model's", differences)
+
+
+def _score_file(client: Client, data: _Data, report: _Report) -> None:
+    def describe(job: Job, seconds: float) -> str:
+        rows = job.row_counts["total"]
+        return f"{rows:,} rows, {rows / seconds:,.0f} rows/s with upload and download: {data.scored_file}"
+
+    report.step(
+        "a CSV file",
+        lambda: client.score_file(data.file, data.scored_file, CLASSIFIER, timeout=_JOB_SECONDS),
+        describe,
+    )
+    differences = Differences()
+    compare_files(data.file, data.scored_file, data.answers * FILE_REPEATS, differences)
+    report.check(
+        f"{differences.compared:,} rows of the file: every answer equals the model's, "
+        "every input line is in the output byte for byte",
+        differences,
+    )
+
+
+def _predict_directly(name: str, folder: Path, models: Path) -> tuple[list[Row], list[Answer]]:
+    source, answers = folder / f"{name}.csv", folder / f"{name}.json"
+    run_worker_command(["demo-csv", name, source])
+    run_worker_command(["predict", "--models", models, name, source, answers])
+    with open(source, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file)), read_direct_answers(answers)
+
+
+def _pick_features(model: Mapping[str, Any], rows: list[Row]) -> list[list[float]]:
+    names = [column["name"] for column in model["signature"]["columns"]]
+    return [[float(row[name]) for name in names] for row in rows]
+
+
+def _count_calls_of_results(results: list[dict[str, Any]]) -> int:
+    # A call that scored n one-row jobs is named by n results: each counts for an n-th of it.
+    calls: float = sum(1 / result["micro_batch_rows"] for result in results)
+    return round(calls)
+
+
+def _count_model_calls(client: Client) -> int:
+    """Read how many micro-batches were scored, over all processes, priorities and reasons."""
+    lines = client.fetch_metrics().splitlines()
+    return round(
+        sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("scorequeue_micro_batches_total"))
+    )
+
+
+def _check_calls(client: Client, before: int, expected: int) -> Differences:
+    differences = Differences()
+    end = time.monotonic() + _METRICS_SECONDS
+    # A worker counts a call just after its answers are there.
+    while (counted := _count_model_calls(client) - before) != expected:
+        if time.monotonic() > end:
+            differences.note(f"/metrics counts {counted:,}, the results name {expected:,}")
+            break
+        time.sleep(0.1)
+    return differences
+
+
+def _describe_service(service: DemoService) -> str:
+    flower = f"; Flower at {service.flower_url}" if service.flower_url else " (no Flower: its port is taken)"
+    return f"API at {service.url}{flower}"
+
+
+@contextmanager
+def _open_folder(data: Path | None) -> Iterator[Path]:
+    if data is not None:
+        yield data
+        return
+    folder = Path(tempfile.mkdtemp(prefix="scorequeue-demo-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _exit_on_signal(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)

@@ -1,0 +1,205 @@
+"""The life of the service on one machine: what `scorequeue up` starts when, when it is ready, how it ends.
+
+It must not know the commands (`scorequeue.service_processes`), nor how they are kept alive
+(`scorequeue.supervisor`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scorequeue.data_folder import DataFolder, DataFolderError
+from scorequeue.embedded_redis import Answer, EmbeddedRedisError, choose_socket, ping
+from scorequeue.launch_options import (
+    LaunchError,
+    LaunchOptions,
+    check_exposure,
+    check_installation,
+    check_ports,
+    resolve_host,
+)
+from scorequeue.processes import stop_survivors
+from scorequeue.readiness import Lack, find_api_lack, find_flower_lack
+from scorequeue.service_processes import (
+    MARKER,
+    list_service_processes,
+    make_environment,
+    make_redis_process,
+    make_training_process,
+)
+from scorequeue.stop_signals import StopSignals
+from scorequeue.supervisor import CHECK_SECONDS, ProcessError, Supervisor, read_log_end, read_record
+
+#: Seconds until everything must be ready.
+READY_SECONDS = 120.0
+#: Seconds that Redis may take to read its data back, which is progress: about 100 MB/s, so some hundred GB.
+LOADING_SECONDS = 3600.0
+#: Seconds for training the demo models.
+TRAINING_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Where lines for people go.
+
+    Parameters
+    ----------
+    say : callable
+        Takes a line about progress or trouble.
+    announce : callable
+        Takes the one line that says that all is ready, for which scripts wait.
+    """
+
+    say: Callable[[str], None]
+    announce: Callable[[str], None]
+
+
+def run_service(options: LaunchOptions, environ: Mapping[str, str], terminal: Terminal) -> None:
+    """Run the service until a signal asks for its end; afterwards no process of it is alive.
+
+    Call it in the main thread: it handles signals.
+
+    Parameters
+    ----------
+    options : LaunchOptions
+        What was asked for.
+    environ : mapping
+        The environment; its ``SCOREQUEUE_*`` variables reach the processes.
+    terminal : Terminal
+        Where lines for people go.
+
+    Raises
+    ------
+    LaunchError
+        It did not start, or could not be kept alive, or was stopped by force.
+    """
+    check_installation()
+    options = replace(options, host=resolve_host(options.host))
+    check_exposure(options.host, environ, terminal.say)
+    folder = DataFolder(options.data.resolve())
+    try:
+        folder.make()
+        with folder.lock(), StopSignals() as signals:
+            stop_leftovers(folder, terminal.say)
+            check_ports(options)
+            folder.clear_metrics()
+            _Launch(options, folder, environ, terminal, signals).run()
+    except (DataFolderError, EmbeddedRedisError) as error:
+        raise LaunchError(str(error), 2) from error
+
+
+def stop_leftovers(folder: DataFolder, say: Callable[[str], None]) -> None:
+    """Stop what an earlier `up` on this folder left behind when it was killed. Needs the folder's lock."""
+    try:
+        groups = read_record(_get_record(folder))
+    except ValueError as error:
+        say(f"{error}; processes of an earlier start may still run")
+        groups = []
+    if groups:
+        say("the last `scorequeue up` was not stopped in order: stopping what it left behind")
+    stop_survivors(groups, f"{MARKER}={folder.root}")
+
+
+class _Launch:
+    """One life of the service, from the first process to the last."""
+
+    def __init__(
+        self,
+        options: LaunchOptions,
+        folder: DataFolder,
+        environ: Mapping[str, str],
+        terminal: Terminal,
+        signals: StopSignals,
+    ) -> None:
+        self._options = options
+        self._folder = folder
+        self._terminal = terminal
+        self._signals = signals
+        self._supervisor = Supervisor(_get_record(folder), terminal.say)
+        given_url = environ.get("SCOREQUEUE_REDIS_URL", "").strip()
+        self._socket = None if given_url else choose_socket(folder.root)
+        self._environment = make_environment(folder, environ, given_url or f"unix://{self._socket}")
+
+    def run(self) -> None:
+        try:
+            self._start()
+            while not self._signals.is_stopped():
+                self._supervisor.check()
+                time.sleep(CHECK_SECONDS)
+        except ProcessError as error:
+            raise LaunchError(str(error), 1) from error
+        finally:
+            self._terminal.say("stopping")
+            self._supervisor.stop(self._signals.is_hurried)
+            self._terminal.say("stopped")
+        if self._signals.is_hurried():
+            raise LaunchError(
+                "stopped by force: what was running was cut off, and is taken up again later", 1
+            )
+
+    def _start(self) -> None:
+        for step in (self._start_redis, self._train_demo, self._start_others):
+            if not self._signals.is_stopped():
+                step()
+        if not self._signals.is_stopped():
+            self._terminal.announce(describe_ready(self._options))
+
+    def _start_redis(self) -> None:
+        if not (unix_socket := self._socket):
+            return
+        self._terminal.say("starting Redis")
+        self._supervisor.start(make_redis_process(self._folder, self._environment, unix_socket))
+        self._wait_until_ready(lambda: _find_redis_lack(unix_socket, {Answer.NOTHING}), READY_SECONDS)
+        self._wait_until_ready(
+            lambda: _find_redis_lack(unix_socket, {Answer.NOTHING, Answer.LOADING}), LOADING_SECONDS
+        )
+
+    def _train_demo(self) -> None:
+        if not self._options.demo:
+            return
+        self._terminal.say("registering the demo models")
+        spec = make_training_process(self._folder, self._environment)
+        self._supervisor.run(spec, TRAINING_SECONDS, self._signals.is_stopped)
+
+    def _start_others(self) -> None:
+        self._terminal.say("starting API, workers" + (" and Flower" if self._options.flower_port else ""))
+        for spec in list_service_processes(self._options, self._folder, self._environment):
+            self._supervisor.start(spec)
+        self._wait_until_ready(self._find_lack, READY_SECONDS)
+
+    def _find_lack(self) -> Lack | None:
+        lack = find_api_lack(self._options.host, self._options.port, self._options.workers)
+        if lack is None and self._options.flower_port:
+            return find_flower_lack(self._options.flower_port)
+        return lack
+
+    def _wait_until_ready(self, find_lack: Callable[[], Lack | None], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not self._signals.is_stopped() and (lack := find_lack()):
+            self._supervisor.check()
+            if time.monotonic() > deadline:
+                log = read_log_end(self._folder.logs / lack.log)
+                raise LaunchError(f"not ready after {timeout:g} s: {lack.reason}\n{log}", 1)
+            time.sleep(CHECK_SECONDS)
+
+
+def describe_ready(options: LaunchOptions) -> str:
+    """Write the one line that says that everything is ready, and where."""
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    parts = [f"API http://{host}:{options.port}"]
+    if options.flower_port:
+        parts.append(f"Flower http://127.0.0.1:{options.flower_port}")
+    parts += [f"workers {options.workers}+{options.workers}", f"data {options.data}"]
+    return "ready: " + "  ".join(parts)
+
+
+def _find_redis_lack(unix_socket: Path, lacking: set[Answer]) -> Lack | None:
+    answer = ping(unix_socket)
+    return Lack("redis.log", f"Redis on {unix_socket}: {answer.value}") if answer in lacking else None
+
+
+def _get_record(folder: DataFolder) -> Path:
+    return folder.run / "children.json"

@@ -1,0 +1,147 @@
+"""The processes of the whole service on one machine, as data: commands, environment, logs, order of stopping.
+
+Nothing is imported of the service: its own commands are started. It must not know how they are kept alive.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from scorequeue.data_folder import DataFolder
+from scorequeue.embedded_redis import find_binary, write_config
+from scorequeue.launch_options import LaunchOptions
+from scorequeue.supervisor import ProcessSpec
+
+#: Variable by which a later start recognises what this one left behind; its value is the data folder.
+MARKER = "_SCOREQUEUE_UP"
+
+
+def make_environment(folder: DataFolder, environ: Mapping[str, str], redis_url: str) -> dict[str, str]:
+    """Make the environment of the processes: all in the data folder, unless the user says otherwise.
+
+    Relative folders are made absolute, because the processes run elsewhere.
+    """
+    environment = dict(environ)
+    environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    environment[MARKER] = str(folder.root)
+    environment["SCOREQUEUE_REDIS_URL"] = redis_url
+    for name, default in (("SCOREQUEUE_FILE_STORE", folder.files), ("SCOREQUEUE_MODELS", folder.models)):
+        given = environ.get(name) or str(default)
+        environment[name] = given if "://" in given else os.path.abspath(given)
+    search = [os.path.abspath(entry) for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    root = Path(__file__).resolve().parents[1]
+    if root.name not in {"site-packages", "dist-packages"}:
+        # Run from a checkout that is not installed: the processes must find it from any folder.
+        search.insert(0, str(root))
+    if search:
+        environment["PYTHONPATH"] = os.pathsep.join(search)
+    environment["PYTHONUNBUFFERED"] = "1"
+    return environment
+
+
+def list_service_processes(
+    options: LaunchOptions, folder: DataFolder, environment: dict[str, str]
+) -> list[ProcessSpec]:
+    """List the processes beside Redis, in the order in which they are started."""
+    # One folder of counters for API and workers; Flower's would only mix with them.
+    counted = {**environment, "PROMETHEUS_MULTIPROC_DIR": str(folder.metrics)}
+    # Several processes score side by side: threads of each would only fight for the same processors.
+    single = {**counted, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")}
+    celery = (sys.executable, "-m", "celery", "-A", "worker")
+
+    def describe_worker(queue: str, niceness: int) -> ProcessSpec:
+        command = (*celery, "worker", "-Q", queue, "-c", str(options.workers), "-n", f"{queue}@%h")
+        return ProcessSpec(
+            f"{queue} worker",
+            (*command, "--loglevel", "INFO"),
+            folder.logs / f"{queue}.log",
+            single,
+            folder.run,
+            stop_stage=1,
+            stop_seconds=20.0,
+            niceness=niceness,
+        )
+
+    specs = [
+        ProcessSpec(
+            "API",
+            (sys.executable, "-m", "granian", *_list_api_options(options.host, options.port), "api:app"),
+            folder.logs / "api.log",
+            counted,
+            folder.run,
+            stop_stage=0,
+            stop_seconds=12.0,
+        ),
+        describe_worker("rows", 0),
+        # A large file must not slow the row jobs down on a machine with few processors.
+        describe_worker("files", 5),
+    ]
+    if options.flower_port:
+        specs.append(
+            ProcessSpec(
+                "Flower",
+                # It asks nobody who they are, so: this machine only, and nothing that changes anything.
+                (*celery, "flower", "--address=127.0.0.1", f"--port={options.flower_port}", "--read_only"),
+                folder.logs / "flower.log",
+                environment,
+                folder.run,
+                stop_stage=2,
+                stop_seconds=5.0,
+            )
+        )
+    return specs
+
+
+def make_redis_process(folder: DataFolder, environment: dict[str, str], unix_socket: Path) -> ProcessSpec:
+    """Write the embedded server's configuration and describe its process: started first, stopped last.
+
+    Raises
+    ------
+    EmbeddedRedisError
+        There is no server for this machine.
+    """
+    config = folder.run / "redis.conf"
+    write_config(config, folder.redis, unix_socket)
+    return ProcessSpec(
+        "Redis",
+        (str(find_binary()), str(config)),
+        folder.logs / "redis.log",
+        environment,
+        folder.run,
+        stop_stage=3,
+        stop_seconds=30.0,
+    )
+
+
+def make_training_process(folder: DataFolder, environment: dict[str, str]) -> ProcessSpec:
+    """Describe the process that registers the demo models and ends; it skips those that are there."""
+    models = environment["SCOREQUEUE_MODELS"]
+    return ProcessSpec(
+        "train-demo",
+        (sys.executable, "-m", "worker", "train-demo", "--models", models),
+        folder.logs / "train-demo.log",
+        environment,
+        folder.run,
+    )
+
+
+def _list_api_options(host: str, port: int) -> list[str]:
+    options = {
+        "--interface": "wsgi",
+        "--host": host,
+        "--port": port,
+        "--workers": 2,
+        "--blocking-threads": 32,
+        # Connections, not requests: several hundred that say nothing must leave room for those that do.
+        "--backlog": 2048,
+        "--backpressure": 1024,
+        # A request that hangs must not hold up the end.
+        "--workers-kill-timeout": 8,
+        "--log-level": "info",
+    }
+    # Without respawning, one dead process of the API ends the others too.
+    flags = ["--respawn-failed-workers", "--no-access-log", "--no-ws"]
+    return [*(str(word) for pair in options.items() for word in pair), *flags]

@@ -1,0 +1,152 @@
+"""The columns of a CSV file: what a model needs of a header, and what scoring adds to it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from shared.errors import ServiceError
+from shared.records import split_newline
+
+#: A number as it may stand in a field: decimal, point and exponent optional.
+NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?")
+
+#: What a spreadsheet may take for the start of a formula.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+#: Suggestions cost time in proportion to missing times present names; beyond this they help nobody.
+_SUGGESTIONS_MAX = 10
+_SUGGESTION_POOL_MAX = 2_000
+
+
+class ColumnCollision(ServiceError, ValueError):
+    """The input already has columns with the names of those that scoring adds.
+
+    Parameters
+    ----------
+    names : list of str
+        The names that stand in both.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        listed = ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        super().__init__(
+            "column_collision", f"the input already has {listed}; give a column_prefix for the added columns"
+        )
+        self.names = names
+
+
+class MissingColumn(msgspec.Struct, frozen=True):
+    """A column that the model needs and the header lacks, with the nearest names that it has."""
+
+    name: str
+    nearest: list[str]
+
+
+class ColumnFaults(msgspec.Struct, frozen=True):
+    """Why a header does not fit a model: `missing` columns, and needed names that it has more than once."""
+
+    missing: list[MissingColumn]
+    duplicated: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.duplicated)
+
+
+def added_columns(classes: Iterable[object] | None, prefix: str = "") -> list[str]:
+    """Return the names of the columns that scoring adds.
+
+    Parameters
+    ----------
+    classes : iterable or None
+        The class labels in the order of the probabilities; None for a regression.
+    prefix : str
+        Put before each name.
+    """
+    probabilities = [f"probability_{label}" for label in classes or ()]
+    return [prefix + name for name in ("prediction", *probabilities, "error_code", "error_message")]
+
+
+def find_collisions(columns: Sequence[str], added: Iterable[str]) -> list[str]:
+    """Return the added names that the header already has."""
+    present = set(columns)
+    return [name for name in added if name in present]
+
+
+def missing_columns(columns: Sequence[str], signature_columns: Sequence[str]) -> ColumnFaults:
+    """Compare a header with what a model needs.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        The header's names.
+    signature_columns : sequence of str
+        The model's names.
+
+    Returns
+    -------
+    ColumnFaults
+        False when the file can be scored; order and further columns do not matter.
+    """
+    counts = Counter(columns)
+    missing = [name for name in signature_columns if name not in counts]
+    # A name that another column of the model takes is not what was meant.
+    needed = set(signature_columns)
+    pool = [name for name in counts if name not in needed][:_SUGGESTION_POOL_MAX] if missing else []
+    return ColumnFaults(
+        missing=[
+            MissingColumn(name, difflib.get_close_matches(name, pool) if index < _SUGGESTIONS_MAX else [])
+            for index, name in enumerate(missing)
+        ],
+        duplicated=[name for name in signature_columns if counts[name] > 1],
+    )
+
+
+def output_header(
+    header: bytes,
+    columns: Sequence[str],
+    classes: Sequence[object] | None,
+    delimiter: bytes,
+    prefix: str = "",
+) -> bytes:
+    """Return the header record of the scored file: as it came, then the added names, then its newline.
+
+    Parameters
+    ----------
+    header : bytes
+        The input's header record, with byte order mark and newline if it has them.
+    columns : sequence of str
+        The names in it.
+    classes : sequence or None
+        The class labels in the order of the probabilities; None for a regression.
+    delimiter : bytes
+        One byte.
+    prefix : str
+        Put before each added name.
+
+    Raises
+    ------
+    ColumnCollision
+        A name to be added is in the header already.
+    """
+    names = added_columns(classes, prefix)
+    collisions = find_collisions(columns, names)
+    if collisions:
+        raise ColumnCollision(collisions)
+    content, newline = split_newline(header)
+    return delimiter.join([content, *(quote_text(name, delimiter) for name in names)]) + newline
+
+
+def quote_text(text: str, delimiter: bytes) -> bytes:
+    """Return a text that we add as a cell: harmless to a spreadsheet, quoted where RFC 4180 demands it.
+
+    What looks like a formula gets a ``'`` in front; a plain number, such as the label ``-1``, is none.
+    """
+    if text.startswith(_FORMULA_STARTS) and not NUMBER.fullmatch(text):
+        text = "'" + text
+    if any(mark in text for mark in (delimiter.decode(), '"', "\n", "\r")):
+        text = '"' + text.replace('"', '""') + '"'
+    return text.encode("utf-8", "replace")

@@ -1,0 +1,159 @@
+"""The file store: a folder, shared by API and workers, for what is too large for Redis.
+
+What is visible is whole: everything is written beside its place, fsynced, and renamed into it.
+
+``uploads/{token}/``  an upload under way
+``jobs/{id}/``        ``input``, ``plan.json``, and ``parts/{chunk}-{attempt}`` (``.errors`` beside it)
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+INPUT = "input"
+PLAN = "plan.json"
+
+_BLOCK_BYTES = 1 << 20
+#: An upload folder untouched for this long is of a process that died.
+_ABANDONED_SECONDS = 3600
+
+
+class Upload:
+    """A file that is still coming in; it becomes visible by `keep`, or leaves no trace."""
+
+    def __init__(self, folder: Path, jobs: Path) -> None:
+        self._folder = folder
+        self._jobs = jobs
+        folder.mkdir(parents=True)
+        self.path = folder / INPUT
+        self.file: BinaryIO = open(self.path, "xb")  # noqa: SIM115 - closed by keep and discard
+
+    def keep(self, job_id: str, plan: bytes) -> None:
+        """Make the upload a job's input: on disk when this returns, file and folders."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        _write_synced(self._folder / PLAN, plan)
+        (self._folder / "parts").mkdir()
+        _sync_folder(self._folder)
+        self._folder.rename(self._jobs / job_id)
+        _sync_folder(self._jobs)
+
+    def discard(self) -> None:
+        """Forget the upload; nothing happens if it was kept."""
+        self.file.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class FileStore:
+    """The folder of uploads, inputs and parts.
+
+    Parameters
+    ----------
+    root : Path
+        Made at the first use.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._uploads = root / "uploads"
+        self._jobs = root / "jobs"
+
+    def check(self) -> None:
+        """Raise `OSError` if the store cannot be written."""
+        self._make_folders()
+        if not os.access(self._jobs, os.W_OK | os.X_OK):
+            raise PermissionError("the file store cannot be written")
+
+    def begin_upload(self) -> Upload:
+        """Open a place for an upload."""
+        self._make_folders()
+        return Upload(self._uploads / secrets.token_hex(12), self._jobs)
+
+    def read_plan(self, job_id: str) -> bytes:
+        """Return the plan of a file job."""
+        return (self._jobs / job_id / PLAN).read_bytes()
+
+    def read_range(self, job_id: str, offset: int, length: int) -> bytes:
+        """Return `length` bytes of a file job's input from `offset`.
+
+        Raises
+        ------
+        OSError
+            The input is gone, or shorter than its plan says.
+        """
+        with open(self._jobs / job_id / INPUT, "rb") as file:
+            data = os.pread(file.fileno(), length, offset)
+            while len(data) < length:
+                more = os.pread(file.fileno(), length - len(data), offset + len(data))
+                if not more:
+                    raise OSError(f"the input ends at {offset + len(data)}; its plan goes to {offset + length}")
+                data += more
+        return data
+
+    def write_part(self, job_id: str, name: str, data: bytes) -> None:
+        """Write a part of a result, whole or not at all."""
+        folder = self._jobs / job_id / "parts"
+        incoming = folder / f".{name}-{secrets.token_hex(4)}"
+        try:
+            _write_synced(incoming, data)
+            incoming.rename(folder / name)
+        finally:
+            incoming.unlink(missing_ok=True)
+        _sync_folder(folder)
+
+    def read_part(self, job_id: str, name: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes of a part from `start` to before `stop` (its end by default), in blocks."""
+        with open(self._jobs / job_id / "parts" / name, "rb") as file:
+            file.seek(start)
+            position = start
+            while stop is None or position < stop:
+                block = file.read(_BLOCK_BYTES if stop is None else min(_BLOCK_BYTES, stop - position))
+                if not block:
+                    return
+                position += len(block)
+                yield block
+
+    def remove(self, job_id: str) -> None:
+        """Remove all files of a job; nothing happens if there are none."""
+        shutil.rmtree(self._jobs / job_id, ignore_errors=True)
+
+    def list_jobs(self) -> list[str]:
+        """Return the ids of the jobs that have files."""
+        return sorted(entry.name for entry in self._jobs.iterdir()) if self._jobs.is_dir() else []
+
+    def remove_abandoned_uploads(self) -> None:
+        """Remove uploads whose process died."""
+        if not self._uploads.is_dir():
+            return
+        for folder in self._uploads.iterdir():
+            try:
+                touched = (folder / INPUT).stat().st_mtime
+            except FileNotFoundError:
+                continue
+            if time.time() - touched > _ABANDONED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _make_folders(self) -> None:
+        self._uploads.mkdir(parents=True, exist_ok=True)
+        self._jobs.mkdir(parents=True, exist_ok=True)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,158 @@
+"""The job: what is submitted, polled and, once finished, kept for a while."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class Status(StrEnum):
+    """The states of a job; the last five are terminal and never change."""
+
+    #: It waits for a worker.
+    QUEUED = "queued"
+    #: A worker holds it, or some of its chunks.
+    RUNNING = "running"
+    #: Every row was scored.
+    SUCCEEDED = "succeeded"
+    #: Some rows were scored, others carry an error.
+    PARTIALLY_SUCCEEDED = "partially_succeeded"
+    #: No row was scored.
+    FAILED = "failed"
+    #: A caller took it back.
+    CANCELED = "canceled"
+    #: It still waited at its deadline.
+    EXPIRED = "expired"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it can no longer change."""
+        return self not in (Status.QUEUED, Status.RUNNING)
+
+
+PRIORITIES = ("high", "normal", "low")
+#: The streams of a queue: the priorities, and the one from which jobs are claimed alone.
+STREAMS = (*PRIORITIES, "trial")
+
+
+def queue_name(kind: str, model: str, version: int) -> str:
+    """Name the queue of a model version: ``rows:churn:3`` or ``files:churn:3``."""
+    return f"{kind}:{model}:{version}"
+
+
+def parse_queue(queue: str) -> tuple[str, str, int]:
+    """Return the kind, model and version of a queue's name."""
+    kind, model, version = queue.split(":")
+    return kind, model, int(version)
+
+
+class Document(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The part of a job that never changes, written at submission."""
+
+    model: str
+    version: int
+    model_sha256: str
+    metadata: dict[str, Any] | None = None
+    retry_of: str | None = None
+    #: Of a file job: what the scoring of its chunks needs to know.
+    delimiter: str = ","
+    column_prefix: str = ""
+    filename: str = ""
+
+
+class Job(msgspec.Struct, kw_only=True):
+    """A job's record as read from Redis.
+
+    Times are Unix milliseconds of Redis's clock.
+    """
+
+    id: str
+    kind: str
+    status: Status
+    tenant: str
+    priority: str
+    document: Document
+    rows: int
+    succeeded: int
+    failed: int
+    created: int
+    started: int | None
+    finished: int | None
+    retention: int
+    attempts: int
+    problem: dict[str, Any] | None
+    #: Its place among what was offered, while it waits.
+    sequence: int | None
+    stream: str | None
+    queue: str
+
+    @property
+    def gone_at(self) -> int | None:
+        """When the record is removed; None while it is not terminal."""
+        return None if self.finished is None else self.finished + self.retention
+
+    def describe(self, now: int, position: int | None) -> dict[str, Any]:
+        """Describe the job as the contract shows it.
+
+        Parameters
+        ----------
+        now : int
+            Unix milliseconds, for speed and remaining time.
+        position : int or None
+            How many jobs will be claimed up to and with this one, while it waits.
+        """
+        done = self.succeeded + self.failed
+        pending = (
+            0 if self.status in (Status.SUCCEEDED, Status.PARTIALLY_SUCCEEDED, Status.FAILED) else self.rows - done
+        )
+        elapsed = ((self.finished or now) - self.started) / 1000 if self.started else 0.0
+        speed = done / elapsed if done and elapsed > 0 else None
+        base = f"/v1/jobs/{self.id}"
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "status": self.status,
+            "model": f"{self.document.model}:{self.document.version}",
+            "model_sha256": self.document.model_sha256,
+            "priority": self.priority,
+            "row_counts": {
+                "total": self.rows,
+                "succeeded": self.succeeded,
+                "failed": self.failed,
+                "pending": pending,
+            },
+            "progress": self._progress(done),
+            "rows_per_second": None if speed is None else round(speed, 1),
+            "eta_seconds": None if speed is None or self.status.is_terminal else round(pending / speed, 1),
+            "queue_position": position,
+            "created_at": format_time(self.created),
+            "started_at": format_time(self.started),
+            "finished_at": format_time(self.finished),
+            "gone_at": format_time(self.gone_at),
+            "attempts": self.attempts,
+            "retry_of": self.document.retry_of,
+            "error": self.problem,
+            "metadata": self.document.metadata,
+            "links": {
+                "self": base,
+                "result": f"{base}/result",
+                "errors": f"{base}/errors",
+                "cancel": f"{base}/cancel",
+            },
+        }
+
+    def _progress(self, done: int) -> float:
+        if self.rows:
+            return round(done / self.rows, 4)
+        return 1.0 if self.status.is_terminal else 0.0
+
+
+def format_time(milliseconds: int | None) -> str | None:
+    """Format Unix milliseconds as RFC 3339 in UTC."""
+    if milliseconds is None:
+        return None
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,17 @@
+-- Put after the prelude of the scripts that offer chunks.
+
+-- Offers chunks of a file until `most` are outstanding, so that files take turns.
+local function offer_chunks(id, queue, priority, chunks, most)
+  local key = job_key(id)
+  local next_chunk = tonumber(redis.call('HGET', key, 'next'))
+  local outstanding = redis.call('SCARD', 'sq:offered:' .. id)
+  while outstanding < most and next_chunk < #chunks do
+    local unit = chunk_key(id, next_chunk)
+    redis.call('HSET', unit, 'a', 0, 'n', chunks[next_chunk + 1], 'q', queue)
+    redis.call('SADD', 'sq:offered:' .. id, next_chunk)
+    offer(unit, queue, priority, id, next_chunk, chunks[next_chunk + 1])
+    next_chunk = next_chunk + 1
+    outstanding = outstanding + 1
+  end
+  redis.call('HSET', key, 'next', next_chunk)
+end

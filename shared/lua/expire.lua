@@ -1,0 +1,14 @@
+-- Ends jobs that still wait at their deadline. ARGV: most
+-- Returns how many entries were looked at.
+local now = read_clock()
+local due = redis.call('ZRANGEBYSCORE', 'sq:deadlines', '-inf', now, 'LIMIT', 0, ARGV[1])
+local finished = {}
+for _, id in ipairs(due) do
+  if redis.call('HGET', job_key(id), 's') == 'queued' then
+    expire(id, now)
+    finished[#finished + 1] = id
+  end
+  redis.call('ZREM', 'sq:deadlines', id) -- a running job is past waiting; reclaim puts it back here
+end
+if #finished > 0 then redis.call('PUBLISH', 'sq:finished', table.concat(finished, ' ')) end
+return #due

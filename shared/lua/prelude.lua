@@ -1,0 +1,122 @@
+-- Put before every script: the words they share. A *unit* is what is claimed and committed: a rows job
+-- (its record) or one chunk of a file job (its ledger entry); both have the same fields:
+--   s status  o owner  a attempts  k strikes  n rows  x stream entry  xs which stream  q queue
+-- All times are milliseconds of Redis's own clock, so that no worker's clock decides anything.
+
+local GROUP = 'workers'
+local PRIORITIES = {'high', 'normal', 'low'}
+-- Ten claims in a row take six high, three normal and one low, if all of them wait: nobody starves.
+local TURNS = {'high', 'high', 'normal', 'high', 'high', 'normal', 'low', 'high', 'normal', 'high'}
+-- A job that ended alone with its worker this many times becomes a dead letter.
+local MAX_STRIKES = 3
+local HOUR = 3600000
+
+local function read_clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function job_key(id) return 'sq:job:' .. id end
+local function chunk_key(id, chunk) return 'sq:chunk:' .. id .. ':' .. chunk end
+local function queue_key(queue) return 'sq:queue:' .. queue end
+local function stream_key(queue, name) return 'sq:stream:' .. queue .. ':' .. name end
+
+local function read_fields(key, ...)
+  local names = {...}
+  local values = redis.call('HMGET', key, unpack(names))
+  local fields = {}
+  for index, name in ipairs(names) do fields[name] = values[index] or nil end
+  return fields
+end
+
+local function add_waiting(queue, name, units, rows)
+  redis.call('HINCRBY', queue_key(queue), 'units:' .. name, units)
+  redis.call('HINCRBY', queue_key(queue), 'rows:' .. name, rows)
+end
+
+local function add_claimed(queue, units, rows)
+  redis.call('HINCRBY', queue_key(queue), 'claimed_units', units)
+  redis.call('HINCRBY', queue_key(queue), 'claimed_rows', rows)
+end
+
+local function count_waiting(queue)
+  local units = 0
+  for _, name in ipairs({'high', 'normal', 'low', 'trial'}) do
+    units = units + (tonumber(redis.call('HGET', queue_key(queue), 'units:' .. name)) or 0)
+  end
+  return units
+end
+
+local function open_queue(queue)
+  if redis.call('SADD', 'sq:queues', queue) == 0 then return end
+  for _, name in ipairs({'high', 'normal', 'low', 'trial'}) do
+    redis.call('XGROUP', 'CREATE', stream_key(queue, name), GROUP, '0', 'MKSTREAM')
+  end
+end
+
+-- Puts a unit into a stream. The entry names it; the truth stays in the unit's record.
+local function offer(key, queue, name, id, chunk, rows)
+  local sequence = redis.call('HINCRBY', queue_key(queue), 'offered:' .. name, 1)
+  local entry = redis.call('XADD', stream_key(queue, name), '*', 'j', id, 'c', chunk, 'q', sequence)
+  redis.call('HSET', key, 's', 'queued', 'x', entry, 'xs', name, 'sq', sequence)
+  redis.call('HDEL', key, 'o')
+  add_waiting(queue, name, 1, rows)
+end
+
+-- Takes a unit out of its stream and out of the counts, whatever its state.
+local function withdraw(key)
+  local unit = read_fields(key, 's', 'q', 'n', 'x', 'xs')
+  if not unit.x then return end
+  redis.call('XACK', stream_key(unit.q, unit.xs), GROUP, unit.x)
+  redis.call('XDEL', stream_key(unit.q, unit.xs), unit.x)
+  if unit.s == 'queued' then
+    add_waiting(unit.q, unit.xs, -1, -unit.n)
+  else
+    add_claimed(unit.q, -1, -unit.n)
+  end
+  redis.call('HDEL', key, 'x', 'xs', 'o', 'sq')
+end
+
+-- Only the process that holds the claim may commit: same owner, same attempt, still running.
+local function is_held(unit, owner, attempt)
+  return unit.s == 'running' and unit.o == owner and unit.a == attempt
+end
+
+local function list_offered(id)
+  return redis.call('SMEMBERS', 'sq:offered:' .. id)
+end
+
+-- Ends a job for good. A terminal status never changes: callers check before.
+local function finish(id, status, now, problem, keep_payload)
+  local key = job_key(id)
+  local job = read_fields(key, 'q', 'g', 't', 'kind')
+  if job.kind == 'file' then
+    for _, chunk in ipairs(list_offered(id)) do
+      withdraw(chunk_key(id, chunk))
+      redis.call('DEL', chunk_key(id, chunk))
+    end
+    redis.call('DEL', 'sq:offered:' .. id)
+    redis.call('PEXPIREAT', 'sq:ledger:' .. id, now + job.g + HOUR)
+  else
+    withdraw(key)
+  end
+  redis.call('HSET', key, 's', status, 'f', now)
+  if problem then redis.call('HSET', key, 'e', problem) end
+  if not keep_payload then redis.call('HDEL', key, 'p') end
+  redis.call('ZREM', 'sq:deadlines', id)
+  redis.call('ZADD', 'sq:retention', now + job.g, id)
+  -- The sweep removes the job and its files when it is due; this is for the day nobody sweeps.
+  redis.call('PEXPIREAT', key, now + job.g + HOUR)
+  redis.call('HINCRBY', queue_key(job.q), 'finished:' .. status, 1)
+end
+
+local function expire(id, now)
+  finish(id, 'expired', now, cjson.encode({code = 'deadline_exceeded',
+    detail = 'The job was still waiting at its deadline; it was not scored.'}))
+end
+
+-- Sets the mark of an outstanding wake-up; true if the caller is to publish it.
+local function mark_wakeup(queue)
+  if redis.call('HEXISTS', queue_key(queue), 'paused') == 1 then return 0 end
+  return redis.call('SET', 'sq:wake:' .. queue, '1', 'NX', 'PX', 2000) and 1 or 0
+end

@@ -1,0 +1,64 @@
+-- Takes the claims of a process without a heartbeat and offers them for trial, one at a time.
+-- ARGV: queue, stream name, owner
+-- Returns {units moved, dead letters made, consumer removed (1/0)}
+local queue, name, owner = ARGV[1], ARGV[2], ARGV[3]
+local stream, now = stream_key(queue, name), read_clock()
+if redis.call('EXISTS', 'sq:alive:' .. owner) == 1 then return {0, 0, 0} end
+
+local moved, dead, finished = 0, 0, {}
+
+local function give_back(id, chunk, entry)
+  local key = chunk == '' and job_key(id) or chunk_key(id, chunk)
+  local unit = read_fields(key, 's', 'o', 'x', 'n', 'k')
+  if unit.s ~= 'running' or unit.o ~= owner or unit.x ~= entry then return end
+  local job = read_fields(job_key(id), 'd', 't', 'cancel')
+  if chunk ~= '' and job.cancel then
+    withdraw(key)
+    redis.call('DEL', key)
+    redis.call('SREM', 'sq:offered:' .. id, chunk)
+    if redis.call('SCARD', 'sq:offered:' .. id) == 0 then
+      finish(id, 'canceled', now)
+      finished[#finished + 1] = id
+    end
+    return
+  end
+  withdraw(key)
+  -- Its rows are no longer shown to the model (worker/files.py), so what fails now is the file or the store.
+  if chunk ~= '' and (tonumber(unit.k) or 0) >= MAX_STRIKES + 2 then
+    finish(id, 'failed', now, cjson.encode({code = 'worker_lost', detail = 'Chunk ' .. chunk ..
+      ' could not be scored, nor could its rows be marked as failed; see the log of the workers.'}))
+    finished[#finished + 1] = id
+    return
+  end
+  if chunk == '' and (tonumber(unit.k) or 0) >= MAX_STRIKES then
+    redis.call('HSET', key, 'ok', 0, 'bad', unit.n)
+    finish(id, 'failed', now, cjson.encode({code = 'worker_lost', detail = 'Scoring this job alone ended its ' ..
+      'worker ' .. MAX_STRIKES .. ' times; it was given up. Retry puts it back as a new job.'}), true)
+    redis.call('ZADD', 'sq:dead:' .. job.t, now, id)
+    redis.call('HINCRBY', queue_key(queue), 'dead_letters', 1)
+    finished[#finished + 1] = id
+    dead = dead + 1
+    return
+  end
+  offer(key, queue, 'trial', id, chunk, unit.n)
+  if chunk == '' then redis.call('ZADD', 'sq:deadlines', job.d, id) end
+  redis.call('HINCRBY', queue_key(queue), 'redelivered', 1)
+  moved = moved + 1
+end
+
+local pending = redis.call('XPENDING', stream, GROUP, '-', '+', 100, owner)
+for _, item in ipairs(pending) do
+  local entries = redis.call('XRANGE', stream, item[1], item[1])
+  if #entries > 0 then give_back(entries[1][2][2], entries[1][2][4], item[1]) end
+  redis.call('XACK', stream, GROUP, item[1])
+  redis.call('XDEL', stream, item[1])
+end
+
+-- Deleting a consumer that has pending entries loses them: only when none are.
+local removed = 0
+if #redis.call('XPENDING', stream, GROUP, '-', '+', 1, owner) == 0 then
+  redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, owner)
+  removed = 1
+end
+if #finished > 0 then redis.call('PUBLISH', 'sq:finished', table.concat(finished, ' ')) end
+return {moved, dead, removed}

@@ -1,0 +1,40 @@
+-- Writes a job down and offers its work. Idempotent by id: repeating it after a cut connection is safe.
+-- ARGV: id, kind, queue, tenant, priority, rows, deadline ms, retention ms, document, payload, row limit,
+--       rows of each chunk (JSON), chunks to offer
+-- Returns {'made' | 'repeated' | 'full', wake-up to publish (1/0), waiting rows, rows per second}
+local id, kind, queue, tenant, priority = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local rows, limit = tonumber(ARGV[6]), tonumber(ARGV[11])
+local key, now = job_key(id), read_clock()
+
+if redis.call('EXISTS', key) == 1 then return {'repeated', 0, 0, 0} end
+open_queue(queue)
+
+if kind == 'rows' then
+  local waiting = 0
+  for _, name in ipairs({'high', 'normal', 'low', 'trial'}) do
+    waiting = waiting + (tonumber(redis.call('HGET', queue_key(queue), 'rows:' .. name)) or 0)
+  end
+  if waiting > 0 and waiting + rows > limit then
+    return {'full', 0, waiting, redis.call('HGET', queue_key(queue), 'speed') or '0'}
+  end
+end
+
+redis.call('HSET', key, 's', 'queued', 'kind', kind, 'q', queue, 't', tenant, 'pr', priority, 'n', rows,
+  'c', now, 'd', now + ARGV[7], 'g', ARGV[8], 'a', 0, 'doc', ARGV[9])
+redis.call('ZADD', 'sq:jobs:' .. tenant, 0, id)
+redis.call('ZADD', 'sq:deadlines', now + ARGV[7], id)
+redis.call('HINCRBY', queue_key(queue), 'submitted', 1)
+
+if kind == 'rows' then
+  redis.call('HSET', key, 'p', ARGV[10])
+  offer(key, queue, priority, id, '', rows)
+else
+  local chunks = cjson.decode(ARGV[12])
+  redis.call('HSET', key, 'cr', ARGV[12], 'ok', 0, 'bad', 0, 'done', 0, 'next', 0)
+  if #chunks == 0 then
+    finish(id, 'succeeded', now)
+    return {'made', 0, 0, 0}
+  end
+  offer_chunks(id, queue, priority, chunks, tonumber(ARGV[13]))
+end
+return {'made', mark_wakeup(queue), 0, 0}

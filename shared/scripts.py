@@ -1,0 +1,50 @@
+"""The Lua scripts: every change of state in Redis is one of them, so none can be half done.
+
+Each file in ``shared/lua`` says what it takes and returns. ``prelude.lua`` is put before all of them.
+Redis Cluster is not supported: the scripts build their keys themselves (design, decision 16).
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import redis
+from redis.commands.core import Script
+
+#: Scripts that take memory. All others only free it, and so must run when Redis is full (``allow-oom``):
+#: what is queued still drains.
+_GROWING = frozenset({"submit"})
+_USING_CHUNKS = frozenset({"submit", "commit_chunk"})
+
+
+def _read(name: str) -> str:
+    return (resources.files("shared") / "lua" / f"{name}.lua").read_text("utf-8")
+
+
+def _assemble(name: str) -> str:
+    # `flags=` makes Redis 7 refuse to start a script that takes memory when there is none, and lets the rest run.
+    shebang = "#!lua" if name in _GROWING else "#!lua flags=allow-oom"
+    parts = [shebang, _read("prelude"), _read("chunks") if name in _USING_CHUNKS else "", _read(name)]
+    return "\n".join(parts)
+
+
+class Scripts:
+    """The scripts, registered with one Redis client.
+
+    Parameters
+    ----------
+    client : redis.Redis
+        Where they run; each is sent once and then called by its hash.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._scripts: dict[str, Script] = {}
+
+    def run(self, name: str, *arguments: object) -> Any:
+        """Run the script `name` with `arguments` and return its reply."""
+        script = self._scripts.get(name)
+        if script is None:
+            script = self._scripts[name] = self._client.register_script(_assemble(name))
+        return script(keys=[], args=list(arguments))

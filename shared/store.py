@@ -1,0 +1,477 @@
+"""The job store: the only module that talks to Redis about jobs, chunks and queues.
+
+Keys (all begin with ``sq:``; those marked P are permanent, the others have a TTL or belong to a live job):
+
+======================  ======  ==================================================================
+``job:{id}``            hash    the record (fields: see ``prelude.lua`` and `_read_job`)
+``chunk:{id}:{n}``      hash    a chunk that is offered or claimed
+``offered:{id}``        set     the chunks of a file that are offered or claimed
+``ledger:{id}``         hash    the chunks of a file that are done: number to `LedgerEntry`
+``stream:{queue}:{s}``  stream  P  what waits, by priority; ``trial`` for what is claimed alone
+``queue:{queue}``       hash    P  counters, speed and pause of a queue
+``queues``              set     P  names of all queues
+``wake:{queue}``        string  mark of an outstanding wake-up
+``alive:{owner}``       string  lease of a process
+``workers``             zset    owners by last heartbeat
+``jobs:{tenant}``       zset    ids in order of creation
+``deadlines``           zset    ids by deadline, while they wait
+``retention``           zset    ids by the time of their removal
+``dead:{tenant}``       zset    dead letters
+``id_key``              string  P  secret that marks ids as ours
+``sweep``               string  lock of the sweep
+======================  ======  ==================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+import redis
+
+from shared import ids
+from shared.errors import ServiceError
+from shared.jobs import STREAMS, Document, Job, Status
+from shared.scripts import Scripts
+
+_JOB_FIELDS = (
+    "kind", "s", "t", "pr", "doc", "n", "ok", "bad", "c", "st", "f", "g", "a", "e", "sq", "xs", "q",
+)  # fmt: skip
+
+#: Longest time after its creation at which a job can still be told from one that never was.
+_REMEMBERED_MS = 400 * 24 * 3600 * 1000
+
+
+class QueueFull(ServiceError):
+    """Too many rows wait for the model (backpressure)."""
+
+    def __init__(self, waiting_rows: int, limit: int, rows_per_second: float) -> None:
+        seconds = waiting_rows / rows_per_second if rows_per_second > 0 else 5.0
+        super().__init__(
+            "queue_full",
+            f"{waiting_rows} rows wait for this model; the limit is {limit}. "
+            "Try again later, or send fewer rows at a time.",
+            retry_after=max(1, min(60, round(seconds))),
+        )
+
+
+class Submission(msgspec.Struct, kw_only=True, frozen=True):
+    """A job to be written down."""
+
+    id: str
+    kind: str
+    tenant: str
+    queue: str
+    priority: str
+    rows: int
+    deadline_seconds: float
+    retention_seconds: float
+    document: Document
+    payload: bytes = b""
+    chunk_rows: tuple[int, ...] = ()
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A unit taken from a queue: a rows job, or one chunk of a file job."""
+
+    id: str
+    chunk: int | None
+    attempt: int
+    strikes: int
+    created: int
+    rows: int
+    payload: bytes
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """What one claim returned."""
+
+    now: int
+    more_waits: bool
+    publish_wakeup: bool
+    units: list[Claim]
+
+
+class RowsOutcome(msgspec.Struct, frozen=True):
+    """The end of a rows job, as its worker found it."""
+
+    id: str
+    attempt: int
+    status: Status
+    succeeded: int
+    failed: int
+    result: bytes = b""
+    problem: bytes = b""
+
+
+class LedgerEntry(msgspec.Struct, frozen=True):
+    """A finished chunk: where its part is and how long it is, in bytes."""
+
+    part: str
+    bytes: int
+    succeeded: int
+    failed: int
+    errors_part: str
+
+
+class QueueState(msgspec.Struct, frozen=True):
+    """What a queue holds."""
+
+    queue: str
+    counters: dict[str, str]
+    ages_ms: dict[str, int]
+
+    def count(self, name: str) -> int:
+        """Return a counter, 0 if it was never counted."""
+        return int(float(self.counters.get(name, "0")))
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that no worker has claimed."""
+        return sum(self.count(f"rows:{name}") for name in STREAMS)
+
+    @property
+    def waiting_units(self) -> int:
+        """Jobs or chunks that no worker has claimed."""
+        return sum(self.count(f"units:{name}") for name in STREAMS)
+
+    @property
+    def outstanding_rows(self) -> int:
+        """Rows that wait or are being scored: the signal to scale by."""
+        return self.waiting_rows + self.count("claimed_rows")
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is claimed for now."""
+        return "paused" in self.counters
+
+
+class JobStore:
+    """Jobs, chunks and queues in Redis.
+
+    Parameters
+    ----------
+    client : redis.Redis
+        From `shared.connection.connect`: bounded, without silent retries. All methods raise `redis.RedisError` when
+        Redis does not answer in time.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self._scripts = Scripts(client)
+        self._id_key: bytes | None = None
+        self._id_key_lock = threading.Lock()
+
+    # Submission
+
+    def make_id(self, tenant: str) -> str:
+        """Make the id of a new job."""
+        return ids.make_job_id(self._read_id_key(), tenant)
+
+    def was_issued(self, job_id: str, tenant: str, now_ms: int) -> bool:
+        """Tell whether an unknown id was once a job of `tenant` (so that it is gone, not unknown)."""
+        if not ids.is_issued(job_id, self._read_id_key(), tenant):
+            return False
+        return now_ms - ids.created_at_ms(job_id) < _REMEMBERED_MS
+
+    def submit(self, submission: Submission, *, max_queue_rows: int, chunks_offered: int = 0) -> bool:
+        """Write a job down and offer its work; repeating it with the same id changes nothing.
+
+        Returns
+        -------
+        bool
+            Whether the caller is to publish a wake-up for the queue.
+
+        Raises
+        ------
+        QueueFull
+            More rows wait than `max_queue_rows`.
+        """
+        state, wake, waiting, speed = self._scripts.run(
+            "submit",
+            submission.id,
+            submission.kind,
+            submission.queue,
+            submission.tenant,
+            submission.priority,
+            submission.rows,
+            int(submission.deadline_seconds * 1000),
+            int(submission.retention_seconds * 1000),
+            msgspec.json.encode(submission.document),
+            submission.payload,
+            max_queue_rows,
+            json.dumps(submission.chunk_rows),
+            chunks_offered,
+        )
+        if state == b"full":
+            raise QueueFull(waiting, max_queue_rows, float(speed))
+        return bool(wake)
+
+    # Reading
+
+    def read_job(self, job_id: str, tenant: str | None = None) -> Job | None:
+        """Return a job; None if there is none, or if it is not `tenant`'s."""
+        jobs = self.read_jobs([job_id])
+        job = jobs[0]
+        return None if job is None or (tenant is not None and job.tenant != tenant) else job
+
+    def read_jobs(self, job_ids: Sequence[str]) -> list[Job | None]:
+        """Return jobs in the order of their ids, None for those that are gone."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hmget(f"sq:job:{job_id}", _JOB_FIELDS)
+            records = pipe.execute()
+        return [_read_job(job_id, record) for job_id, record in zip(job_ids, records, strict=True)]
+
+    def read_result(self, job_id: str) -> bytes | None:
+        """Return the stored result of a rows job: the bytes to be served."""
+        result: bytes | None = self.client.hget(f"sq:job:{job_id}", "r")  # type: ignore[assignment]
+        return result
+
+    def read_ledger(self, job_id: str) -> dict[int, LedgerEntry]:
+        """Return the finished chunks of a file job by their number."""
+        ledger: dict[bytes, bytes] = self.client.hgetall(f"sq:ledger:{job_id}")  # type: ignore[assignment]
+        return {int(chunk): msgspec.json.decode(entry, type=LedgerEntry) for chunk, entry in ledger.items()}
+
+    def read_position(self, job: Job) -> int | None:
+        """Return a waiting job's place in its queue, 1 being next; None if it does not wait."""
+        if job.sequence is None or job.stream is None or job.status != Status.QUEUED:
+            return None
+        taken: Any = self.client.hget(f"sq:queue:{job.queue}", f"taken:{job.stream}")
+        return max(1, job.sequence - int(taken or 0))
+
+    def list_jobs(self, tenant: str, *, after: str | None, most: int) -> list[str]:
+        """Return ids of a tenant's jobs, newest first.
+
+        Parameters
+        ----------
+        after : str or None
+            The last id of the page before.
+        """
+        top = f"({after}" if after else "+"
+        found: list[bytes] = self.client.zrevrangebylex(f"sq:jobs:{tenant}", top, "-", start=0, num=most)  # type: ignore[assignment]
+        return [job_id.decode() for job_id in found]
+
+    # Claims
+
+    def claim(
+        self,
+        queue: str,
+        owner: str,
+        *,
+        lease_seconds: float,
+        max_rows: int,
+        max_bytes: int,
+        max_chunks: int = 0,
+    ) -> Claimed:
+        """Take waiting work, with a lease that lives as long as the heartbeat of `owner`."""
+        now, more, wake, units = self._scripts.run(
+            "claim", queue, owner, int(lease_seconds * 1000), max_rows, max_bytes, max_chunks
+        )
+        return Claimed(now, bool(more), bool(wake), [_read_claim(unit) for unit in units])
+
+    def commit_rows(self, owner: str, outcomes: Iterable[RowsOutcome]) -> list[bool]:
+        """Store the ends of a micro-batch's jobs; False for each that `owner` no longer holds."""
+        arguments: list[object] = []
+        for end in outcomes:
+            arguments += (end.id, end.attempt, end.status, end.succeeded, end.failed, end.result, end.problem)
+        return [bool(stored) for stored in self._scripts.run("commit_rows", owner, *arguments)]
+
+    def commit_chunk(self, owner: str, claim: Claim, entry: LedgerEntry, *, chunks_offered: int) -> tuple[bool, bool]:
+        """Enter a scored chunk in the ledger and offer the file's next one.
+
+        Returns
+        -------
+        tuple of bool
+            Whether it was stored (False: `owner` no longer holds it), and whether to publish a wake-up.
+        """
+        stored, wake = self._scripts.run(
+            "commit_chunk",
+            claim.id,
+            claim.chunk,
+            owner,
+            claim.attempt,
+            entry.succeeded,
+            entry.failed,
+            msgspec.json.encode(entry),
+            chunks_offered,
+        )
+        return bool(stored), bool(wake)
+
+    def clear_wakeup(self, queue: str) -> None:
+        """Clear the mark, before claiming: what is submitted from now on publishes again."""
+        self.client.delete(f"sq:wake:{queue}")
+
+    def beat(self, owner: str, *, lease_seconds: float, says: dict[str, Any]) -> None:
+        """Renew the lease of a process."""
+        self._scripts.run("beat", owner, int(lease_seconds * 1000), json.dumps(says))
+
+    def leave(self, owner: str) -> None:
+        """Give up a lease at once, at an orderly end."""
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.delete(f"sq:alive:{owner}")
+            pipe.zrem("sq:workers", owner)
+            pipe.execute()
+
+    # Ends
+
+    def cancel(self, job_id: str, tenant: str) -> str:
+        """Cancel a job; return ``unknown``, ``canceled``, ``canceling`` or its terminal status."""
+        reply: bytes = self._scripts.run("cancel", job_id, tenant)
+        return reply.decode()
+
+    def remove(self, job_id: str) -> bool:
+        """Forget a job's record, whatever its state."""
+        return bool(self._scripts.run("remove", job_id))
+
+    # Queues
+
+    def list_queues(self) -> list[str]:
+        """Return the names of all queues."""
+        names: set[bytes] = self.client.smembers("sq:queues")  # type: ignore[assignment]
+        return sorted(name.decode() for name in names)
+
+    def read_queue(self, queue: str) -> QueueState:
+        """Return what a queue holds."""
+        counters, ages = self._scripts.run("inspect_queue", queue)
+        return QueueState(
+            queue,
+            {counters[i].decode(): counters[i + 1].decode() for i in range(0, len(counters), 2)},
+            {name.decode(): age for name, age, _ in ages},
+        )
+
+    def pause(self, queue: str, *, paused: bool) -> None:
+        """Stop or resume claiming from a queue."""
+        if paused:
+            self.client.hset(f"sq:queue:{queue}", "paused", "1")
+        else:
+            self.client.hdel(f"sq:queue:{queue}", "paused")
+
+    def sample_speed(self, queue: str, now_ms: int, rows_done: int, rows_per_second: float | None) -> None:
+        """Note how far a queue is and, if it was measured, how fast."""
+        fields: dict[str, str | int] = {"sampled_at": now_ms, "sampled_rows": rows_done}
+        if rows_per_second is not None:
+            fields["speed"] = f"{rows_per_second:.3f}"
+        self.client.hset(f"sq:queue:{queue}", mapping=fields)  # type: ignore[arg-type]
+
+    def list_workers(self) -> dict[str, dict[str, Any]]:
+        """Return what each live worker process says of itself, by owner."""
+        owners: list[bytes] = self.client.zrange("sq:workers", 0, -1)  # type: ignore[assignment]
+        if not owners:
+            return {}
+        says: list[bytes | None] = self.client.mget([b"sq:alive:" + owner for owner in owners])  # type: ignore[assignment]
+        return {owner.decode(): json.loads(said) for owner, said in zip(owners, says, strict=True) if said is not None}
+
+    def read_heartbeat_ages(self) -> dict[str, float]:
+        """Return the seconds since each worker process was last heard of."""
+        now = self.read_clock_ms()
+        beats: list[tuple[bytes, float]] = self.client.zrange("sq:workers", 0, -1, withscores=True)  # type: ignore[assignment]
+        return {owner.decode(): max(0.0, (now - beat) / 1000) for owner, beat in beats}
+
+    # Repair (see shared/sweep.py)
+
+    def hold_sweep_lock(self, name: str) -> bool:
+        """Take the lock of the sweep, if nobody has it; a holder that dies has it for 3 s."""
+        return bool(self.client.set("sq:sweep", name, nx=True, px=3000))
+
+    def pass_sweep_lock(self) -> None:
+        """Let the next sweep, of any process, begin in a little under a second."""
+        self.client.pexpire("sq:sweep", 900)
+
+    def expire_jobs(self, most: int) -> int:
+        """End jobs that still wait at their deadline; return how many were looked at."""
+        return int(self._scripts.run("expire", most))
+
+    def list_silent_owners(self, queue: str) -> Iterator[tuple[str, str]]:
+        """Yield stream and owner of each consumer of `queue` whose lease is over."""
+        for name in STREAMS:
+            stream = f"sq:stream:{queue}:{name}"
+            consumers: list[dict[str, Any]] = self.client.xinfo_consumers(stream, "workers")  # type: ignore[assignment]
+            owners = [consumer["name"].decode() for consumer in consumers]
+            if not owners:
+                continue
+            leases: list[bytes | None] = self.client.mget([f"sq:alive:{owner}" for owner in owners])  # type: ignore[assignment]
+            yield from ((name, owner) for owner, lease in zip(owners, leases, strict=True) if lease is None)
+
+    def reclaim(self, queue: str, stream: str, owner: str) -> tuple[int, int]:
+        """Offer the claims of a silent process for trial; return units moved and dead letters made."""
+        moved, dead, removed = self._scripts.run("reclaim", queue, stream, owner)
+        while not removed and moved + dead > 0:
+            more, more_dead, removed = self._scripts.run("reclaim", queue, stream, owner)
+            moved, dead = moved + more, dead + more_dead
+            if more + more_dead == 0:
+                break
+        return moved, dead
+
+    def mark_wakeup(self, queue: str) -> bool:
+        """Mark a wake-up if the queue has a backlog and none is outstanding; True: publish it."""
+        return bool(self._scripts.run("wake", queue))
+
+    def list_overdue(self, now_ms: int, most: int) -> list[str]:
+        """Return ids of jobs that are past their retention."""
+        due: list[bytes] = self.client.zrangebyscore("sq:retention", "-inf", now_ms, start=0, num=most)  # type: ignore[assignment]
+        return [job_id.decode() for job_id in due]
+
+    def forget_workers(self, before_ms: int) -> None:
+        """Drop workers that were last heard of before `before_ms`."""
+        self.client.zremrangebyscore("sq:workers", "-inf", before_ms)
+
+    def read_clock_ms(self) -> int:
+        """Return the Unix time in milliseconds by Redis's clock."""
+        seconds, microseconds = self.client.time()  # type: ignore[misc]
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    def _read_id_key(self) -> bytes:
+        with self._id_key_lock:
+            if self._id_key is None:
+                self.client.set("sq:id_key", secrets.token_bytes(32), nx=True)
+                self._id_key = self.client.get("sq:id_key")  # type: ignore[assignment]
+            assert self._id_key is not None
+            return self._id_key
+
+
+def _read_job(job_id: str, record: list[bytes | None]) -> Job | None:
+    fields = dict(zip(_JOB_FIELDS, record, strict=True))
+    if fields["kind"] is None:
+        return None
+
+    def text(name: str) -> str:
+        return (fields[name] or b"").decode()
+
+    def number(name: str) -> int:
+        return int(fields[name] or 0)
+
+    def moment(name: str) -> int | None:
+        value = fields[name]
+        return None if value is None else int(value)
+
+    problem = fields["e"]
+    return Job(
+        id=job_id,
+        kind=text("kind"),
+        status=Status(text("s")),
+        tenant=text("t"),
+        priority=text("pr"),
+        document=msgspec.json.decode(fields["doc"] or b"{}", type=Document),
+        rows=number("n"),
+        succeeded=number("ok"),
+        failed=number("bad"),
+        created=number("c"),
+        started=moment("st"),
+        finished=moment("f"),
+        retention=number("g"),
+        attempts=number("a"),
+        problem=None if problem is None else msgspec.json.decode(problem),
+        sequence=moment("sq"),
+        stream=text("xs") or None,
+        queue=text("q"),
+    )
+
+
+def _read_claim(unit: list[Any]) -> Claim:
+    job_id, chunk, attempt, strikes, created, rows, payload = unit
+    return Claim(job_id.decode(), int(chunk) if chunk else None, int(attempt), strikes, created, rows, payload)

@@ -1,0 +1,106 @@
+"""Wake-ups: small Celery messages that say "there is work in this queue"; never the work itself.
+
+Losing one costs at most the life of its mark and one sweep (3 s), never a job. So none of Celery's own ways to
+keep a message is used: acked early, not retried, expiring soon (design, decision 7).
+"""
+
+from __future__ import annotations
+
+import kombu.exceptions
+import redis
+from celery import Celery
+from kombu.entity import Queue
+
+from shared.jobs import parse_queue
+from shared.logs import get_logger
+from shared.settings import Settings
+
+SCORE_ROWS = "scorequeue.score_rows"
+SCORE_CHUNKS = "scorequeue.score_chunks"
+
+#: The Celery queues: rows jobs and files each have processes of their own, so that neither holds up the other.
+CELERY_QUEUES = ("rows", "files")
+_TASKS = {"rows": SCORE_ROWS, "files": SCORE_CHUNKS}
+
+#: A wake-up older than this is pointless: the sweep has published another.
+_EXPIRES_SECONDS = 60
+#: No model call should take this long; a process that hangs in one is killed and its job gets a strike.
+TASK_LIMIT_SECONDS = 120
+
+logger = get_logger(__name__)
+
+
+def make_celery(settings: Settings, *, socket_timeout: float = 10.0) -> Celery:
+    """Return the Celery app, configured for messages that are only hints.
+
+    Parameters
+    ----------
+    settings : Settings
+    socket_timeout : float
+        Seconds; a worker's must outlast its blocking pop, the API's must be short.
+    """
+    app = Celery("scorequeue", set_as_current=False)
+    app.conf.update(
+        broker_url=_broker_url(settings.redis_url),
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        # kombu waits for ever on a dead link otherwise.
+        broker_transport_options={
+            "socket_timeout": socket_timeout,
+            "socket_connect_timeout": min(socket_timeout, 5.0),
+            "socket_keepalive": True,
+        },
+        task_queues=[Queue(name) for name in CELERY_QUEUES],  # type: ignore[no-untyped-call]
+        task_default_queue="rows",
+        task_ignore_result=True,
+        task_acks_late=False,
+        task_time_limit=TASK_LIMIT_SECONDS,
+        task_send_sent_event=False,
+        worker_send_task_events=True,
+        worker_disable_prefetch=True,
+        worker_prefetch_multiplier=1,
+        # A model may load for minutes; the default of 4 s kills every recycled child for ever (design, 18).
+        worker_proc_alive_timeout=300.0,
+        worker_hijack_root_logger=False,
+        accept_content=["json"],
+        task_serializer="json",
+        timezone="UTC",
+    )
+    return app
+
+
+class WakeupPublisher:
+    """Publishes wake-ups; a failure is logged and left to the sweep.
+
+    Parameters
+    ----------
+    app : celery.Celery
+        From `make_celery`.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def publish(self, queue: str) -> None:
+        """Tell the workers that `queue` has work."""
+        kind, _, _ = parse_queue(queue)
+        try:
+            self._app.send_task(
+                _TASKS[kind],
+                kwargs={"queue": queue},
+                queue=kind,
+                expires=_EXPIRES_SECONDS,
+                retry=False,
+                ignore_result=True,
+            )
+        except (kombu.exceptions.OperationalError, redis.RedisError, OSError) as error:
+            logger.warning("wake-up not published; the sweep repeats it", queue=queue, error=str(error))
+
+
+def _broker_url(redis_url: str) -> str:
+    # kombu spells a unix socket in its own way.
+    if redis_url.startswith("unix://"):
+        path, _, query = redis_url.removeprefix("unix://").partition("?")
+        database = query.removeprefix("db=") if query.startswith("db=") else "0"
+        return f"redis+socket://{path}?virtual_host={database}"
+    return redis_url

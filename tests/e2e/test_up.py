@@ -1,0 +1,171 @@
+"""`scorequeue up`, as a user types it: real Redis, API, workers and Flower, killed and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from scorequeue.processes import ProcessGroup, list_group_members, list_marked
+from scorequeue.supervisor import read_record
+
+WaitUntil = Callable[..., object]
+ROOT = Path(__file__).resolve().parents[2]
+#: Seconds in which a service is ready, or stopped, on a busy machine.
+PATIENCE = 150
+
+pytestmark = pytest.mark.timeout(600)
+
+
+class Service:
+    """One `scorequeue up` on a data folder, with what it printed."""
+
+    def __init__(self, data: Path, *options: str, port: int, flower_port: int) -> None:
+        self.data = data
+        self.port = port
+        self.flower_port = flower_port
+        environment = {name: text for name, text in os.environ.items() if not name.startswith("SCOREQUEUE_")}
+        ports = ("--port", str(port), "--flower-port", str(flower_port))
+        self.out = data.parent / f"{data.name}.out"
+        self.err = data.parent / f"{data.name}.err"
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "scorequeue", "up", "--data", str(data), "--workers", "1", *ports, *options],
+                cwd=ROOT,
+                env=environment,
+                stdout=out,
+                stderr=err,
+            )
+
+    def is_ready(self) -> bool:
+        """Tell whether the ready line was printed; fail if there will be none."""
+        assert self.process.poll() is None, self.err.read_text()
+        return "ready:" in self.out.read_text()
+
+    def list_groups(self) -> dict[str, ProcessGroup]:
+        """Return its recorded processes by name."""
+        return {group.name: group for group in read_record(self.data.resolve() / "run" / "children.json")}
+
+    def list_processes(self) -> set[int]:
+        """Return all its live processes but itself."""
+        groups = [list_group_members(group.pid) for group in self.list_groups().values()]
+        return {pid for members in groups for pid in members} | set(
+            list_marked(f"_SCOREQUEUE_UP={self.data.resolve()}")
+        )
+
+    def fetch(self, path: str) -> tuple[int, bytes]:
+        """Get a page of the API; status 0 if there is no answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+        except (OSError, http.client.HTTPException):
+            return 0, b""
+        finally:
+            connection.close()
+
+    def count_ready(self, queue: str) -> int:
+        """Return how many warmed processes the API sees on a queue."""
+        status, body = self.fetch("/ready")
+        return int(json.loads(body)["workers"].get(queue, 0)) if status == 200 else 0
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+
+def pick_free_port() -> int:
+    """Give a port on which nobody listened a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def run_service(data: Path, wait_until: WaitUntil, *options: str) -> Iterator[Service]:
+    """Run a service until it is ready, and stop it at the end if the test has not."""
+    service = Service(data, *options, port=pick_free_port(), flower_port=pick_free_port())
+    try:
+        wait_until(service.is_ready, PATIENCE, "the ready line")
+        yield service
+    finally:
+        if service.process.poll() is None:
+            service.stop()
+
+
+def run_up(data: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run an `up` that is expected to refuse."""
+    command = [sys.executable, "-m", "scorequeue", "up", "--data", str(data), "--no-flower", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_service_is_ready_and_guards_its_folder_and_ports(tmp_path: Path, wait_until: WaitUntil) -> None:
+    """One line says that all is ready; it is; and a second `up` on the folder or the port is refused."""
+    data = tmp_path / "data"
+    with run_service(data, wait_until) as service:
+        ready = (
+            f"ready: API http://127.0.0.1:{service.port}  Flower http://127.0.0.1:{service.flower_port}  "
+            f"workers 1+1  data {data}\n"
+        )
+        assert service.out.read_text() == ready
+        assert service.count_ready("rows") == service.count_ready("files") == 1
+        assert set(service.list_groups()) == {"Redis", "API", "rows worker", "files worker", "Flower"}
+
+        twice = run_up(data, "--port", str(pick_free_port()))
+        assert (twice.returncode, twice.stdout) == (2, "")
+        assert f"in use by another `scorequeue up` (pid {service.process.pid})" in twice.stderr
+
+        taken = run_up(tmp_path / "other", "--port", str(service.port))
+        assert (taken.returncode, taken.stdout) == (2, "")
+        assert f"port {service.port} is taken; choose another with --port" in taken.stderr
+
+        assert service.fetch("/ready")[0] == 200
+
+
+def test_killed_worker_is_restarted_and_everything_stops(tmp_path: Path, wait_until: WaitUntil) -> None:
+    """A worker that is killed is back soon, which is said; SIGTERM then ends every process, with status 0."""
+    with run_service(tmp_path / "data", wait_until) as service:
+        worker = service.list_groups()["rows worker"]
+
+        os.killpg(worker.pid, signal.SIGKILL)
+
+        said = "rows worker died (signal 9); restarting in 0.5 s"
+        wait_until(lambda: said in service.err.read_text(), 10, "the line about the death")
+        wait_until(lambda: service.list_groups()["rows worker"] != worker, 10, "another process")
+        wait_until(lambda: service.count_ready("rows") == 1, PATIENCE, "the new worker to be ready")
+
+        groups = service.list_groups().values()
+        # Redis, Flower, the API with two processes, and two workers with one each.
+        assert len(service.list_processes()) >= 9
+        assert service.stop() == 0
+        assert service.list_processes() == set()
+        assert not any(list_group_members(group.pid) for group in groups)
+        assert service.fetch("/health")[0] == 0
+
+
+def test_start_after_kill_leaves_no_doubles(tmp_path: Path, wait_until: WaitUntil) -> None:
+    """After kill -9 of `up`, the next one ends what was left, and serves the same data alone."""
+    data = tmp_path / "data"
+    with run_service(data, wait_until) as first:
+        left = first.list_processes()
+        assert first.stop(signal.SIGKILL) == -signal.SIGKILL
+        assert first.list_processes() == left
+
+        with run_service(data, wait_until) as second:
+            assert "stopping what it left behind" in second.err.read_text()
+            assert second.list_processes().isdisjoint(left)
+            assert len(second.list_groups()) == 5
+            assert first.fetch("/health")[0] == 0
+            assert second.stop(signal.SIGINT) == 0
+            assert second.list_processes() == set()

@@ -1,0 +1,17 @@
+"""Programs that some tests need and pip cannot bring (see install_tools.sh)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+
+def require_tool(name: str) -> str:
+    """Find a program; where it is missing skip the test, or fail it in CI, where nothing may be skipped."""
+    path = shutil.which(name)
+    if path is None:
+        reason = f"{name} is not installed; `make test` as root on Debian installs it"
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    return path

@@ -1,0 +1,438 @@
+"""Scoring of one chunk of a CSV file: bytes in, the same bytes with the new columns out.
+
+It knows nothing of queues, of jobs or of where files are kept.
+
+Records are read by pyarrow, all at once and only the columns that the model needs. Where it refuses (it does
+so for a whole chunk) they are read as text, and what is not plainly a number is found there. Rows in doubt are
+read singly. So the reading of single records decides what a row is worth, and pyarrow only says the same faster.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+from numpy.typing import NDArray
+
+from shared.columns import NUMBER, quote_text
+from shared.records import BOM, Offsets, count_fields, find_records, split_fields
+from worker.scoring import Matrix, Outcome, RowError
+
+#: Spellings of a missing value: pyarrow's and pandas' defaults together. Spaces and tabs around them do not
+#: count, nor do the case and the sign of ``nan``.
+MISSING = (
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
+    *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+)
+
+_MISSING = frozenset(MISSING)
+_WHOLE_NUMBER = f"^(?:{NUMBER.pattern.replace('++', '+').replace('*+', '*')})$"
+_NOT_A_NUMBER = re.compile(r"[+-]?nan(?:\([a-z0-9_]*\))?", re.IGNORECASE)
+_INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
+_SHOWN_MAX_CHARACTERS = 40
+
+Flags = NDArray[np.bool_]
+
+
+class ChunkMismatch(ValueError):
+    """The bytes do not hold the records that the plan says: the input has changed since it was planned."""
+
+
+class ScoredChunk(NamedTuple):
+    """What a chunk became.
+
+    Parameters
+    ----------
+    data : bytes
+        Every record as it came, then the new columns, then its newline as it came.
+    errors : bytes
+        NDJSON, one line a failed row: `row`, `line`, `column`, `code`, `detail`.
+    succeeded, failed : int
+        Rows; together all of the chunk's.
+    """
+
+    data: bytes
+    errors: bytes
+    succeeded: int
+    failed: int
+
+
+class RowFault(NamedTuple):
+    """Why a row failed; `column` is None when it is not about one."""
+
+    code: str
+    detail: str
+    column: str | None = None
+
+
+class _Layout(NamedTuple):
+    """How records of a file are laid out, and what the model wants of them."""
+
+    delimiter: bytes
+    width: int
+    names: Sequence[str]
+    positions: list[int]
+    nullable: Flags
+
+
+class ChunkReader:
+    """Turns the records of a chunk into a matrix.
+
+    Parameters
+    ----------
+    data : bytes
+        Whole records.
+    columns : sequence of str
+        The names of the file's header, in its order.
+    signature_columns : sequence of str
+        The model's columns; each stands once in `columns`.
+    nullable : sequence of bool
+        For each of the model's columns, whether a missing value may reach it (as NaN).
+    delimiter : bytes
+        One byte.
+    first_row : int
+        Rows of the file before the chunk.
+    first_line : int
+        Physical line, from 1, on which the chunk begins.
+
+    Attributes
+    ----------
+    records : RecordTable
+        Where the records are.
+    matrix : ndarray of float64, shape (n_rows, n_signature_columns)
+        What was read; rows in `faults` mean nothing.
+    faults : dict of int to RowFault
+        By row of the chunk, from 0.
+    """
+
+    def __init__(
+        self,
+        data: bytes,
+        *,
+        columns: Sequence[str],
+        signature_columns: Sequence[str],
+        nullable: Sequence[bool],
+        delimiter: bytes,
+        first_row: int = 0,
+        first_line: int = 1,
+    ) -> None:
+        self.records = find_records(data, delimiter)
+        self.matrix: Matrix = np.empty((len(self.records.ends), len(signature_columns)))
+        self.faults: dict[int, RowFault] = {}
+        self._data = data
+        self._first_row = first_row
+        self._first_line = first_line
+        positions = {name: position for position, name in enumerate(columns)}
+        self._layout = _Layout(
+            delimiter,
+            len(columns),
+            signature_columns,
+            [positions[name] for name in signature_columns],
+            np.asarray(nullable, dtype=bool),
+        )
+
+    def read_all(self) -> None:
+        """Read every record, many at once where that is possible."""
+        if not len(self.matrix):
+            return
+        doubtful = self._read_numbers()
+        if doubtful is None:
+            doubtful = self._read_texts()
+        self.read_singly(np.flatnonzero(doubtful).tolist())
+
+    def read_singly(self, rows: Iterable[int]) -> None:
+        """Read the given records one by one, with the same outcome as `read_all`."""
+        for row in rows:
+            values = self._read_record(row)
+            if isinstance(values, RowFault):
+                self.faults[row] = values
+            else:
+                self.matrix[row] = values
+
+    def locate(self, row: int) -> tuple[int, int]:
+        """Return a record's row number and physical line number in the file, both from 1."""
+        return self._first_row + row + 1, self._first_line + int(self.records.lines[row])
+
+    def _read_numbers(self) -> Flags | None:
+        """Fill the matrix and return the rows in doubt, or None if pyarrow refuses the chunk."""
+        if self._data.startswith(BOM):
+            return None  # pyarrow would skip it; inside a file it is part of a value
+        try:
+            table = _parse_columns(self._data, self._layout, pa.float64())
+        except pa.ArrowInvalid:
+            return None
+        if table.num_rows != len(self.matrix):
+            return None
+        for index, column in enumerate(table.columns):
+            self.matrix[:, index] = column.to_numpy()
+        doubtful: Flags = self.records.starts == self.records.content_ends
+        finite = np.isfinite(self.matrix)
+        if not finite.all():
+            doubtful |= ~(finite | (np.isnan(self.matrix) & self._layout.nullable)).all(axis=1)
+        return doubtful
+
+    def _read_texts(self) -> Flags:
+        """Fill the matrix where that is sure, whatever the chunk holds, and return the other rows."""
+        starts, _, ends, _ = self.records
+        doubtful: Flags = count_fields(self._data, self._layout.delimiter, ends) != self._layout.width
+        rows = np.flatnonzero(~doubtful)
+        if not rows.size:
+            return doubtful
+        kept = np.frombuffer(self._data, np.uint8)[np.repeat(~doubtful, ends - starts)].tobytes()
+        # The line before keeps pyarrow from taking the first record's bytes for a byte order mark.
+        table = _parse_columns(b"\n" + kept, self._layout, pa.binary(), skip_rows=1)
+        for index, column in enumerate(table.columns):
+            values, sure = _convert_texts(column, nullable=bool(self._layout.nullable[index]))
+            self.matrix[rows, index] = values
+            doubtful[rows[~sure]] = True
+        return doubtful
+
+    def _read_record(self, row: int) -> list[float] | RowFault:
+        layout = self._layout
+        content = self._data[self.records.starts[row] : self.records.content_ends[row]]
+        # Latin-1 maps bytes to characters one to one: what is not UTF-8 harms no column that is not read.
+        fields = split_fields(content.decode("latin-1"), layout.delimiter)
+        if len(fields) != layout.width:
+            found = f"{len(fields)} field(s)" if content else "a blank line"
+            return self._describe_fault(row, "malformed_row", f"found {found}, expected {layout.width} fields")
+        values = []
+        for name, position, nullable in zip(layout.names, layout.positions, layout.nullable, strict=True):
+            value = _read_value(fields[position], nullable=bool(nullable))
+            if isinstance(value, RowError):
+                return self._describe_fault(row, *value, name)
+            values.append(value)
+        return values
+
+    def _describe_fault(self, row: int, code: str, detail: str, column: str | None = None) -> RowFault:
+        number, line = self.locate(row)
+        where = f"row {number}, line {line}" + ("" if column is None else f", column {_shorten(column)}")
+        return RowFault(code, f"{where}: {detail}", column)
+
+
+def score_chunk(
+    data: bytes,
+    *,
+    columns: Sequence[str],
+    signature_columns: Sequence[str],
+    nullable: Sequence[bool],
+    delimiter: bytes,
+    predict: Callable[[Matrix], Outcome],
+    classes: Sequence[object] | None,
+    expected_rows: int,
+    first_row: int,
+    first_line: int,
+) -> ScoredChunk:
+    """Score the records of a chunk.
+
+    Parameters
+    ----------
+    data : bytes
+        Whole records; the newline of the last may be missing.
+    columns : sequence of str
+        The names of the file's header, in its order.
+    signature_columns : sequence of str
+        The model's columns in its order; each stands once in `columns`.
+    nullable : sequence of bool
+        For each of the model's columns, whether a missing value is allowed.
+    delimiter : bytes
+        One byte.
+    predict : callable
+        Scores a matrix of float64, shape (n_rows, n_signature_columns); called once at most, and with at
+        least one row.
+    classes : sequence or None
+        The class labels in the order of the probabilities; None for a regression.
+    expected_rows : int
+        Records that the plan counts in the chunk.
+    first_row, first_line : int
+        Rows of the file before the chunk; physical line, from 1, on which it begins.
+
+    Returns
+    -------
+    ScoredChunk
+        A record with the wrong number of fields keeps its bytes, so its added columns do not align.
+
+    Raises
+    ------
+    ChunkMismatch
+        The data do not hold the expected number of records.
+    """
+    reader = ChunkReader(
+        data,
+        columns=columns,
+        signature_columns=signature_columns,
+        nullable=nullable,
+        delimiter=delimiter,
+        first_row=first_row,
+        first_line=first_line,
+    )
+    rows = len(reader.records.ends)
+    if rows != expected_rows:
+        raise ChunkMismatch(f"the plan counts {expected_rows} records from row {first_row + 1}, found {rows}")
+    reader.read_all()
+    readable = _find_others(rows, reader.faults)
+    outcome = predict(reader.matrix[readable] if reader.faults else reader.matrix) if readable.size else None
+    faults = dict(reader.faults)
+    if outcome is not None:
+        faults.update({int(readable[index]): RowFault(*error) for index, error in outcome.errors.items()})
+    class_count = 0 if classes is None else len(classes)
+    added = _format_outcome(outcome, readable, rows, class_count, delimiter)
+    added += _format_faults(faults, rows, delimiter)
+    return ScoredChunk(
+        data=_join_cells(data, reader.records.content_ends, added, delimiter),
+        errors=_list_faults(reader, faults),
+        succeeded=rows - len(faults),
+        failed=len(faults),
+    )
+
+
+def _parse_columns(data: bytes, layout: _Layout, kind: pa.DataType, skip_rows: int = 0) -> pa.Table:
+    # Columns go by position: the file's own names may stand there twice.
+    names = [str(position) for position in range(layout.width)]
+    wanted = [names[position] for position in layout.positions]
+    quoted = b'"' in data
+    return pyarrow.csv.read_csv(
+        pa.py_buffer(data),
+        # One block, so that no record is cut; one thread, since a worker process is meant for one core.
+        read_options=pyarrow.csv.ReadOptions(
+            use_threads=False, block_size=len(data) + 1, column_names=names, skip_rows=skip_rows
+        ),
+        # Blank lines count as records, so that rows keep their places.
+        parse_options=pyarrow.csv.ParseOptions(
+            delimiter=layout.delimiter.decode(),
+            quote_char='"' if quoted else False,
+            newlines_in_values=quoted,
+            ignore_empty_lines=False,
+        ),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(wanted, kind), include_columns=wanted, null_values=list(MISSING)
+        ),
+    )
+
+
+def _convert_texts(column: pa.ChunkedArray, *, nullable: bool) -> tuple[Matrix, Flags]:
+    """Return the numbers in a column of text, and which cells are certain."""
+    numeric = pc.match_substring_regex(column, _WHOLE_NUMBER)
+    values = pc.if_else(numeric, column, None).cast(pa.string()).cast(pa.float64()).to_numpy()
+    sure = np.isfinite(values)
+    if nullable:
+        sure |= pc.is_in(column, value_set=pa.array(MISSING, pa.binary())).to_numpy()
+    return values, sure
+
+
+def _read_value(characters: str, *, nullable: bool) -> float | RowError:
+    """Read one field, given as Latin-1; what pyarrow accepts is accepted, with the same result."""
+    characters = characters.strip(" \t")
+    if NUMBER.fullmatch(characters):
+        value = float(characters)
+        if math.isfinite(value):
+            return value
+        return RowError("non_finite", f"found {_shorten(characters)}, expected a number below 1.8e308 in size")
+    try:
+        text = characters.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return RowError("malformed_row", "the value is not UTF-8")
+    if text in _MISSING or _NOT_A_NUMBER.fullmatch(text):
+        return math.nan if nullable else RowError("missing_value", "the value is missing, expected a number")
+    if _INFINITE.fullmatch(text):
+        return RowError("non_finite", f"found {_shorten(text)}, expected a finite number")
+    return RowError("type_error", f"found {_shorten(text)}, expected a number")
+
+
+def _shorten(text: str) -> str:
+    if len(text) > _SHOWN_MAX_CHARACTERS:
+        text = text[:_SHOWN_MAX_CHARACTERS] + "…"
+    return repr(text)
+
+
+def _format_outcome(
+    outcome: Outcome | None, readable: Offsets, rows: int, class_count: int, delimiter: bytes
+) -> list[pa.Array]:
+    """Return the cells of `prediction` and of each probability; null where a row failed."""
+    if outcome is None:
+        return [_empty_cells(rows)] * (1 + class_count)
+    answered = _find_others(len(readable), outcome.errors)
+    predictions = np.asarray(outcome.predictions)[answered]
+    cells = [_format_labels(predictions, delimiter) if class_count else _format_numbers(predictions)]
+    if outcome.probabilities is None:
+        cells += [_empty_cells(len(answered))] * class_count
+    else:
+        cells += [_format_numbers(column) for column in outcome.probabilities[answered].T]
+    if len(answered) == rows:
+        return cells
+    return _spread_cells(cells, readable[answered], rows)
+
+
+def _format_faults(faults: dict[int, RowFault], rows: int, delimiter: bytes) -> list[pa.Array]:
+    """Return the cells of `error_code` and `error_message`; null where a row succeeded."""
+    if not faults:
+        return [_empty_cells(rows)] * 2
+    failed = sorted(faults)
+    codes = [quote_text(faults[row].code, delimiter) for row in failed]
+    details = [quote_text(faults[row].detail, delimiter) for row in failed]
+    cells = [pa.array(codes, pa.binary()), pa.array(details, pa.binary())]
+    return _spread_cells(cells, np.array(failed), rows)
+
+
+def _find_others(rows: int, failed: Iterable[int]) -> Offsets:
+    others = np.ones(rows, dtype=bool)
+    others[list(failed)] = False
+    return np.flatnonzero(others)
+
+
+def _empty_cells(rows: int) -> pa.Array:
+    return pa.nulls(rows, pa.binary())
+
+
+def _spread_cells(cells: list[pa.Array], places: Offsets, rows: int) -> list[pa.Array]:
+    """Put the cells at the given rows, and null at all others."""
+    indices = np.full(rows, -1)
+    indices[places] = np.arange(len(places))
+    picks = pa.array(indices, mask=indices < 0)
+    return [column.take(picks) for column in cells]
+
+
+def _format_numbers(values: NDArray[Any]) -> pa.Array:
+    if values.dtype.kind == "f":
+        values = values.astype(np.float64)
+    # The shortest digits that read back as the same number.
+    return pa.array(values).cast(pa.string()).cast(pa.binary())
+
+
+def _format_labels(values: NDArray[Any], delimiter: bytes) -> pa.Array:
+    """Write each different label once, as `added_columns` does; labels are few and rows are many."""
+    encoded = pa.array(values).dictionary_encode()
+    labels = [quote_text(str(label), delimiter) for label in encoded.dictionary.to_pylist()]
+    return pa.array(labels, pa.binary()).take(encoded.indices)
+
+
+def _join_cells(data: bytes, content_ends: Offsets, added: list[pa.Array], delimiter: bytes) -> bytes:
+    """Put a row's cells before the newline of its record, for all records at once."""
+    rows = len(content_ends)
+    if not rows:
+        return b""
+    # Cut before each newline instead of after it, the data need no copy: element i is the newline of record
+    # i - 1 with the content of record i, and the last newline is left over.
+    offsets = np.concatenate(([0], content_ends)).astype(np.int32)
+    records = pa.Array.from_buffers(pa.binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+    joined = pc.binary_join_element_wise(
+        records, *added, pa.scalar(delimiter), null_handling="replace", null_replacement=""
+    )
+    values = memoryview(joined.buffers()[2])[: joined.total_values_length]
+    return b"".join((values, memoryview(data)[offsets[-1] :]))
+
+
+def _list_faults(reader: ChunkReader, faults: dict[int, RowFault]) -> bytes:
+    lines = []
+    for row in sorted(faults):
+        number, line = reader.locate(row)
+        code, detail, column = faults[row]
+        fault = {"row": number, "line": line, "column": column, "code": code, "detail": detail}
+        lines.append(msgspec.json.encode(fault) + b"\n")
+    return b"".join(lines)

@@ -1,0 +1,188 @@
+"""File jobs: take a chunk, read its bytes, score them, write a part, enter it in the ledger."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import lru_cache
+
+import msgspec
+import numpy as np
+
+from shared import metrics
+from shared.filestore import FileStore
+from shared.jobs import Document, parse_queue
+from shared.logs import get_logger
+from shared.records import Plan, parse_header
+from shared.registry import Registry
+from shared.settings import Settings
+from shared.store import Claim, JobStore, LedgerEntry
+from shared.wakeups import WakeupPublisher
+from worker.csv_chunks import ScoredChunk, score_chunk
+from worker.lease import Lease
+from worker.models import LoadedModel, ModelNotReady
+from worker.rows import ORDERS
+from worker.scoring import Matrix, Outcome, RowError, score_matrix
+
+#: After this long a task gives way to other queues; a chunk takes about half a second.
+TURN_SECONDS = 1.0
+#: A chunk that ended alone with its worker this often is not shown to the model again.
+MAX_STRIKES = 3
+#: Rows of one model call in a chunk: memory stays bounded, and the call's own cost no longer counts.
+CALL_ROWS = 8192
+
+logger = get_logger(__name__)
+
+
+class ChunkScorer:
+    """Scores the chunks of file jobs, one at a time.
+
+    Parameters
+    ----------
+    store : JobStore
+    files : FileStore
+    registry : Registry
+    load_model : callable
+        Name and version to a warmed model; raises `ModelNotReady`.
+    lease : Lease
+    publisher : WakeupPublisher
+    settings : Settings
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        files: FileStore,
+        registry: Registry,
+        load_model: Callable[[str, int], LoadedModel],
+        lease: Lease,
+        publisher: WakeupPublisher,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._registry = registry
+        self._load_model = load_model
+        self._lease = lease
+        self._publisher = publisher
+        self._settings = settings
+        self._read_plan = lru_cache(maxsize=8)(self._decode_plan)
+
+    def run(self, queue: str) -> str:
+        """Score chunks until none waits or the turn is over.
+
+        Returns
+        -------
+        str
+            What was done, for people.
+        """
+        chunks = rows = 0
+        _, name, version = parse_queue(queue)
+        self._store.clear_wakeup(queue)
+        until = time.monotonic() + TURN_SECONDS
+        while True:
+            claim = self._claim(queue)
+            if claim is None:
+                break
+            try:
+                self._score(queue, name, version, claim)
+            except BaseException:
+                # Whatever happened, the chunk must not stay claimed by a process that lives on.
+                self._lease.abandon()
+                raise
+            chunks += 1
+            rows += claim.rows
+            if time.monotonic() > until:
+                if self._store.mark_wakeup(queue):
+                    self._publisher.publish(queue)
+                break
+        return f"model={name}:{version} chunks={chunks} rows={rows}"
+
+    def _claim(self, queue: str) -> Claim | None:
+        claimed = self._store.claim(
+            queue,
+            self._lease.owner,
+            lease_seconds=self._settings.lease_seconds,
+            max_rows=1,
+            max_bytes=1,
+            max_chunks=1,
+        )
+        if claimed.publish_wakeup:
+            self._publisher.publish(queue)
+        return claimed.units[0] if claimed.units else None
+
+    def _score(self, queue: str, name: str, version: int, claim: Claim) -> None:
+        job = self._store.read_job(claim.id)
+        if job is None or claim.chunk is None:
+            return  # deleted since; nothing is left to commit to
+        began = time.perf_counter()
+        scored = self._score_chunk(claim, job.document, self._choose_predictor(name, version, claim))
+        entry = self._write_parts(claim, scored)
+        stored, wake = self._store.commit_chunk(
+            self._lease.owner, claim, entry, chunks_offered=self._settings.chunks_offered
+        )
+        if wake:
+            self._publisher.publish(queue)
+        labels = (name, str(version))
+        metrics.PREDICT_SECONDS.labels(*labels, "chunk").observe(time.perf_counter() - began)
+        metrics.ROWS.labels(*labels, "succeeded", "").inc(scored.succeeded)
+        for code, count in _count_codes(scored).items():
+            metrics.ROWS.labels(*labels, "failed", code).inc(count)
+        if not stored:
+            metrics.STALE_COMMITS.labels(*labels).inc()
+            logger.warning("a chunk was no longer ours; its result was refused", job=claim.id, chunk=claim.chunk)
+
+    def _choose_predictor(self, name: str, version: int, claim: Claim) -> Callable[[Matrix], Outcome]:
+        if claim.strikes >= MAX_STRIKES:
+            return lambda matrix: _fail_rows(
+                matrix, "worker_lost", f"scoring this row's chunk ended its worker {MAX_STRIKES} times"
+            )
+        try:
+            model = self._load_model(name, version)
+        except ModelNotReady as error:
+            detail = error.detail
+            return lambda matrix: _fail_rows(matrix, "model_error", detail)
+        return lambda matrix: score_matrix(model, matrix, CALL_ROWS, reraise=ORDERS)
+
+    def _score_chunk(self, claim: Claim, document: Document, predict: Callable[[Matrix], Outcome]) -> ScoredChunk:
+        assert claim.chunk is not None
+        plan, header = self._read_plan(claim.id)
+        chunk = plan.chunks[claim.chunk]
+        delimiter = document.delimiter.encode()
+        signature = self._registry.manifest(document.model, document.version).signature
+        return score_chunk(
+            self._files.read_range(claim.id, chunk.offset, chunk.length),
+            columns=parse_header(header, delimiter),
+            signature_columns=list(signature.column_names),
+            nullable=list(signature.nullable_columns),
+            delimiter=delimiter,
+            predict=predict,
+            classes=None if signature.classes is None else list(signature.classes),
+            expected_rows=chunk.rows,
+            first_row=chunk.first_row,
+            first_line=chunk.first_line,
+        )
+
+    def _decode_plan(self, job_id: str) -> tuple[Plan, bytes]:
+        plan = msgspec.json.decode(self._files.read_plan(job_id), type=Plan)
+        return plan, self._files.read_range(job_id, 0, plan.header_bytes)
+
+    def _write_parts(self, claim: Claim, scored: ScoredChunk) -> LedgerEntry:
+        # Named by attempt: a process that lost its claim never writes into the part of the one that has it.
+        name = f"{claim.chunk:07d}-{claim.attempt}"
+        self._files.write_part(claim.id, name, scored.data)
+        if scored.errors:
+            self._files.write_part(claim.id, f"{name}.errors", scored.errors)
+        return LedgerEntry(
+            name, len(scored.data), scored.succeeded, scored.failed, f"{name}.errors" if scored.errors else ""
+        )
+
+
+def _fail_rows(matrix: Matrix, code: str, detail: str) -> Outcome:
+    error = RowError(code, detail)
+    return Outcome(np.zeros(len(matrix)), errors=dict.fromkeys(range(len(matrix)), error), calls=0)
+
+
+def _count_codes(scored: ScoredChunk) -> Counter[str]:
+    return Counter(msgspec.json.decode(line)["code"] for line in scored.errors.splitlines())

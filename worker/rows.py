@@ -1,0 +1,252 @@
+"""Rows jobs: claim what waits, put it into one array, call the model once, commit each job's own result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+
+from shared import metrics
+from shared.codec import Matrix, UnknownPayload, decode_matrix
+from shared.jobs import Status, parse_queue
+from shared.logs import get_logger
+from shared.settings import Settings
+from shared.store import Claim, Claimed, JobStore, RowsOutcome
+from shared.wakeups import WakeupPublisher
+from worker.lease import Lease
+from worker.models import LoadedModel, ModelNotReady
+from worker.scoring import Outcome, score_matrix
+
+#: After this long a task gives way to the other queues, with a wake-up if work is left.
+TURN_SECONDS = 0.1
+
+#: Orders to the process, not failures of the model.
+ORDERS: tuple[type[BaseException], ...] = (SoftTimeLimitExceeded, TimeLimitExceeded)
+
+logger = get_logger(__name__)
+
+
+class RowsScorer:
+    """Scores the rows jobs of one queue at a time.
+
+    Parameters
+    ----------
+    store : JobStore
+    load_model : callable
+        Name and version to a warmed model; raises `ModelNotReady`.
+    lease : Lease
+    publisher : WakeupPublisher
+    settings : Settings
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        load_model: Callable[[str, int], LoadedModel],
+        lease: Lease,
+        publisher: WakeupPublisher,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._load_model = load_model
+        self._lease = lease
+        self._publisher = publisher
+        self._settings = settings
+
+    def run(self, queue: str) -> str:
+        """Score until the queue is empty or the turn is over.
+
+        Returns
+        -------
+        str
+            What was done, for people.
+        """
+        jobs = rows = calls = 0
+        _, name, version = parse_queue(queue)
+        # Cleared before the claim: whatever is submitted from now on publishes again.
+        self._store.clear_wakeup(queue)
+        until = time.monotonic() + TURN_SECONDS
+        while True:
+            model = self._load(name, version)
+            claimed, claim_seconds = self._claim(queue, model)
+            if not claimed.units:
+                break
+            try:
+                calls += self._score(name, version, model, claimed, claim_seconds)
+            except BaseException:
+                # Whatever happened, the jobs must not stay claimed by a process that lives on.
+                self._lease.abandon()
+                raise
+            jobs += len(claimed.units)
+            rows += sum(unit.rows for unit in claimed.units)
+            if time.monotonic() > until:
+                if self._store.mark_wakeup(queue):
+                    self._publisher.publish(queue)
+                break
+        return f"model={name}:{version} jobs={jobs} rows={rows} model_calls={calls}"
+
+    def _load(self, name: str, version: int) -> LoadedModel | ModelNotReady:
+        try:
+            return self._load_model(name, version)
+        except ModelNotReady as error:
+            return error
+
+    def _claim(self, queue: str, model: LoadedModel | ModelNotReady) -> tuple[Claimed, float]:
+        began = time.perf_counter()
+        claimed = self._store.claim(
+            queue,
+            self._lease.owner,
+            lease_seconds=self._settings.lease_seconds,
+            max_rows=self._batch_rows(model),
+            max_bytes=self._settings.batch_bytes,
+        )
+        # More waits than fits: another process can start on it before this one begins to compute.
+        if claimed.publish_wakeup:
+            self._publisher.publish(queue)
+        return claimed, time.perf_counter() - began
+
+    def _batch_rows(self, model: LoadedModel | ModelNotReady) -> int:
+        limit = None if isinstance(model, ModelNotReady) else model.manifest.max_batch_rows
+        return limit or self._settings.batch_rows
+
+    def _score(
+        self,
+        name: str,
+        version: int,
+        model: LoadedModel | ModelNotReady,
+        claimed: Claimed,
+        claim_seconds: float,
+    ) -> int:
+        """Score one claim and commit it; return the number of model calls."""
+        if isinstance(model, ModelNotReady):
+            self._refuse(claimed.units, "model_not_ready", model.detail)
+            return 0
+        stages = {"claim": claim_seconds}
+        began = time.perf_counter()
+        units, matrices = self._decode(claimed.units, len(model.manifest.signature.columns))
+        if not units:
+            return 0
+        matrix = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
+        stages["decode"] = time.perf_counter() - began
+
+        max_rows = self._batch_rows(model)
+        outcome = score_matrix(model, matrix, max_rows, reraise=ORDERS)
+        stages["predict"] = outcome.predict_seconds
+
+        began = time.perf_counter()
+        ends = list(_split_outcome(units, outcome, model, claimed.now, min(len(matrix), max_rows)))
+        stages["encode"] = time.perf_counter() - began
+        began = time.perf_counter()
+        stored = self._store.commit_rows(self._lease.owner, ends)
+        stages["commit"] = time.perf_counter() - began
+        _count(name, version, claimed, units, outcome, stages, max_rows, stored)
+        return outcome.calls
+
+    def _decode(self, units: list[Claim], columns: int) -> tuple[list[Claim], list[Matrix]]:
+        """Decode the payloads; jobs whose payload this release cannot read fail alone."""
+        readable: list[Claim] = []
+        matrices: list[Matrix] = []
+        for unit in units:
+            try:
+                matrix = decode_matrix(unit.payload)
+                if matrix.shape != (unit.rows, columns):
+                    raise UnknownPayload(f"{matrix.shape} instead of {(unit.rows, columns)}")
+            except UnknownPayload as error:
+                logger.error(
+                    "a payload cannot be read; is an older release still running?",
+                    job=unit.id,
+                    reason=str(error),
+                )
+                self._refuse([unit], "internal_error", "The rows of this job could not be read by this release.")
+            else:
+                readable.append(unit)
+                matrices.append(matrix)
+        return readable, matrices
+
+    def _refuse(self, units: list[Claim], code: str, detail: str) -> None:
+        problem = msgspec.json.encode({"code": code, "detail": detail})
+        self._store.commit_rows(
+            self._lease.owner,
+            [RowsOutcome(unit.id, unit.attempt, Status.FAILED, 0, unit.rows, problem=problem) for unit in units],
+        )
+
+
+def _split_outcome(units: list[Claim], outcome: Outcome, model: LoadedModel, claimed_at: int, batch_rows: int) -> Any:
+    """Yield each job's end: its own rows, and the evidence of how they were scored."""
+    start = 0
+    for unit in units:
+        own = outcome.slice(start, start + unit.rows)
+        start += unit.rows
+        failed = len(own.errors)
+        if failed == unit.rows:
+            problem = {
+                "code": "model_error",
+                "detail": next(iter(own.errors.values())).detail,
+                "errors": [
+                    {"pointer": f"#/rows/{row}", "code": error.code, "detail": error.detail}
+                    for row, error in list(own.errors.items())[:100]
+                ],
+            }
+            yield RowsOutcome(unit.id, unit.attempt, Status.FAILED, 0, failed, problem=msgspec.json.encode(problem))
+            continue
+        status = Status.PARTIALLY_SUCCEEDED if failed else Status.SUCCEEDED
+        result = _describe_result(own, model, (claimed_at - unit.created) / 1000, batch_rows)
+        yield RowsOutcome(unit.id, unit.attempt, status, unit.rows - failed, failed, msgspec.json.encode(result))
+
+
+def _describe_result(own: Outcome, model: LoadedModel, queue_seconds: float, batch_rows: int) -> dict[str, Any]:
+    manifest = model.manifest
+    result: dict[str, Any] = {"predictions": own.list_predictions()}
+    if manifest.signature.task == "classification":
+        result["classes"] = manifest.signature.classes
+        if own.probabilities is not None:
+            result["probabilities"] = own.list_probabilities()
+    result["errors"] = [
+        {"row": row, "code": error.code, "detail": error.detail} for row, error in sorted(own.errors.items())
+    ]
+    result["model"] = manifest.reference
+    result["model_sha256"] = manifest.sha256
+    result["micro_batch_rows"] = batch_rows
+    result["queue_seconds"] = round(max(0.0, queue_seconds), 4)
+    result["predict_seconds"] = round(own.predict_seconds, 6)
+    return result
+
+
+def _count(
+    name: str,
+    version: int,
+    claimed: Claimed,
+    units: list[Claim],
+    outcome: Outcome,
+    stages: dict[str, float],
+    max_rows: int,
+    stored: list[bool],
+) -> None:
+    labels = (name, str(version))
+    rows = len(outcome)
+    reason = "trial" if units[0].strikes else "full" if rows >= max_rows else "drained"
+    metrics.BATCHES.labels(*labels, reason).inc(outcome.calls)
+    metrics.BATCH_ROWS.labels(*labels).observe(rows)
+    metrics.BATCH_JOBS.labels(*labels).observe(len(units))
+    metrics.BISECTIONS.labels(*labels).inc(outcome.bisections)
+    for stage, seconds in stages.items():
+        metrics.PREDICT_SECONDS.labels(*labels, stage).observe(seconds)
+    waited, lasted = metrics.QUEUE_SECONDS.labels(*labels), metrics.JOB_SECONDS.labels(*labels)
+    spent = sum(stages.values())
+    for unit in units:
+        queued = max(0.0, (claimed.now - unit.created) / 1000)
+        waited.observe(queued)
+        lasted.observe(queued + spent)
+    count_rows(labels, rows, outcome.errors)
+    metrics.STALE_COMMITS.labels(*labels).inc(stored.count(False))
+
+
+def count_rows(labels: tuple[str, str], rows: int, errors: dict[int, Any]) -> None:
+    """Count the rows of a micro-batch by outcome and code."""
+    metrics.ROWS.labels(*labels, "succeeded", "").inc(rows - len(errors))
+    for error in errors.values():
+        metrics.ROWS.labels(*labels, "failed", error.code).inc()

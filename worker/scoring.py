@@ -1,0 +1,226 @@
+"""Scoring: a matrix in, checked answers out; it knows numpy and nothing of queues, jobs' states or files.
+
+A model that fails on some rows must not take their neighbours down: a call that raises is halved until only
+the guilty rows are left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float64]
+
+
+class JobRows(NamedTuple):
+    """The rows that one job brings into a micro-batch."""
+
+    job_id: str
+    #: Shape (n_rows, n_columns), columns in the signature's order.
+    matrix: Matrix
+
+
+class RowError(NamedTuple):
+    """Why a row has no answer: a code of the contract and a sentence for the caller."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answers to a matrix, row by row.
+
+    Parameters
+    ----------
+    predictions : ndarray, shape (n_rows,)
+        Labels or numbers; where `errors` has the row, a filler that means nothing.
+    probabilities : ndarray of float64, shape (n_rows, n_classes), or None
+        None for a regressor and for a classifier that gives none.
+    errors : dict of int to RowError
+        By row number from 0; the rows that failed, and only these.
+    calls, bisections : int
+        Model calls made, and how many of them had to be halved.
+    predict_seconds : float
+        Time spent in the model.
+    """
+
+    predictions: npt.NDArray[Any]
+    probabilities: Matrix | None = None
+    errors: dict[int, RowError] = field(default_factory=dict)
+    calls: int = 1
+    bisections: int = 0
+    predict_seconds: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    def slice(self, start: int, stop: int) -> Outcome:
+        """Cut out the rows of one job.
+
+        Its rows count from 0 again; `calls`, `bisections` and `predict_seconds` stay those of the whole
+        micro-batch, so count them once.
+        """
+        errors = self.errors and {row - start: error for row, error in self.errors.items() if start <= row < stop}
+        return replace(
+            self,
+            predictions=self.predictions[start:stop],
+            probabilities=None if self.probabilities is None else self.probabilities[start:stop],
+            errors=errors,
+        )
+
+    def list_predictions(self) -> list[Any]:
+        """Turn the predictions into plain Python values, None for a row that failed."""
+        return _blank_failed(self.predictions.tolist(), self.errors)
+
+    def list_probabilities(self) -> list[Any] | None:
+        """Turn the probabilities into lists of floats, None for a row that failed."""
+        return None if self.probabilities is None else _blank_failed(self.probabilities.tolist(), self.errors)
+
+
+class Predictor(Protocol):
+    """What `score_matrix` needs of a model."""
+
+    @property
+    def class_count(self) -> int | None:
+        """Columns that probabilities must have; None for a regressor."""
+
+    def predict(self, matrix: Matrix) -> Outcome:
+        """Answer every row in one call, unchecked; may raise anything."""
+
+
+class WrongShape(ValueError):
+    """The model's answer does not have the rows or the classes that it must have."""
+
+
+class _Piece(NamedTuple):
+    start: int
+    stop: int
+    answer: Outcome
+
+
+def score_matrix(
+    model: Predictor,
+    matrix: Matrix,
+    max_rows: int,
+    *,
+    reraise: tuple[type[BaseException], ...] = (),
+    clock: Callable[[], float] = time.perf_counter,
+) -> Outcome:
+    """Score rows in as few model calls as the row limit allows, and pin failures to their rows.
+
+    A call that raises, runs out of memory or gives an answer of the wrong shape is repeated with each half
+    of its rows, down to single rows. If all of n rows fail that takes 2n - 1 calls, so whoever calls must
+    bound the time.
+
+    Parameters
+    ----------
+    model : Predictor
+        Already warmed; only read.
+    matrix : ndarray of float64, shape (n_rows, n_columns)
+        Columns in the signature's order.
+    max_rows : int
+        Rows of one model call; bounds peak memory.
+    reraise : tuple of exception types
+        Not the model's failures but orders to this process, a time limit for example: passed on at once.
+    clock : callable
+        Gives seconds.
+
+    Returns
+    -------
+    Outcome
+        Row i answers input row i. A row on which the model raised, or whose answer is NaN or infinite, has a
+        ``model_error`` instead.
+    """
+    rows = len(matrix)
+    pending = [(start, min(start + max_rows, rows)) for start in range(0, rows, max_rows)][::-1]
+    pieces: list[_Piece] = []
+    errors: dict[int, RowError] = {}
+    calls = bisections = 0
+    began = clock()
+    while pending:
+        start, stop = pending.pop()
+        calls += 1
+        try:
+            answer = model.predict(matrix[start:stop])
+            check_shape(answer, stop - start, model.class_count)
+        except reraise:
+            raise
+        except Exception as error:  # noqa: BLE001 - a model may raise anything, and only its rows may suffer
+            failure = _describe_failure(error)
+        else:
+            pieces.append(_Piece(start, stop, answer))
+            continue
+        # Outside of the handler: the error, and the large arrays its traceback holds, are gone by now.
+        if stop - start == 1:
+            errors[start] = RowError("model_error", failure)
+        else:
+            bisections += 1
+            middle = (start + stop) // 2
+            pending += [(middle, stop), (start, middle)]
+    seconds = clock() - began
+    whole = _join_pieces(pieces, rows)
+    for row in _find_non_finite(whole):
+        errors.setdefault(row, RowError("model_error", "the model returned a non-finite value"))
+    return replace(whole, errors=errors, calls=calls, bisections=bisections, predict_seconds=seconds)
+
+
+def check_shape(answer: Outcome, rows: int, class_count: int | None) -> None:
+    """Check that an answer has one prediction a row and one probability a class.
+
+    Raises
+    ------
+    WrongShape
+        It has not; taking it would give a row the answer of another.
+    """
+    if answer.predictions.shape != (rows,):
+        raise WrongShape(f"the model returned predictions of shape {answer.predictions.shape} for {rows} row(s)")
+    if answer.probabilities is not None and answer.probabilities.shape != (rows, class_count):
+        raise WrongShape(
+            f"the model returned probabilities of shape {answer.probabilities.shape} for {rows} row(s)"
+            f" and {class_count or 0} classes"
+        )
+
+
+def _describe_failure(error: Exception) -> str:
+    if isinstance(error, WrongShape):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "the model ran out of memory on this row"
+    # The class alone: a message may quote a path or a secret.
+    return f"the model raised {type(error).__name__} on this row"
+
+
+def _join_pieces(pieces: list[_Piece], rows: int) -> Outcome:
+    if len(pieces) == 1 and pieces[0].stop - pieces[0].start == rows:
+        return pieces[0].answer
+    if not pieces:
+        return Outcome(np.full(rows, None, dtype=object))
+    first = pieces[0].answer
+    predictions = np.zeros(rows, np.result_type(*(piece.answer.predictions for piece in pieces)))
+    probabilities = None if first.probabilities is None else np.zeros((rows, first.probabilities.shape[1]))
+    for start, stop, answer in pieces:
+        predictions[start:stop] = answer.predictions
+        if probabilities is not None:
+            probabilities[start:stop] = answer.probabilities
+    return Outcome(predictions, probabilities)
+
+
+def _find_non_finite(answer: Outcome) -> list[int]:
+    bad = np.zeros(len(answer.predictions), dtype=bool)
+    for values in (answer.predictions, answer.probabilities):
+        if values is not None and values.dtype.kind == "f":
+            finite = np.isfinite(values)
+            bad |= ~finite.reshape(len(values), -1).all(axis=1) if values.size else False
+    return [int(row) for row in np.flatnonzero(bad)]
+
+
+def _blank_failed(values: list[Any], errors: dict[int, RowError]) -> list[Any]:
+    for row in errors:
+        values[row] = None
+    return values
