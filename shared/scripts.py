@@ -42,7 +42,7 @@ class Scripts:
         self._client = client
         self._scripts: dict[str, Script] = {}
 
-    def run(self, name: str, *arguments: object) -> Any:
+    def run(self, name: str, *arguments: str | bytes | int | float) -> Any:
         """Run the script `name` with `arguments` and return its reply."""
         script = self._scripts.get(name)
         if script is None:

@@ -276,7 +276,7 @@ class JobStore:
 
     def commit_rows(self, owner: str, outcomes: Iterable[RowsOutcome]) -> list[bool]:
         """Store the ends of a micro-batch's jobs; False for each that `owner` no longer holds."""
-        arguments: list[object] = []
+        arguments: list[str | bytes | int] = []
         for end in outcomes:
             arguments += (end.id, end.attempt, end.status, end.succeeded, end.failed, end.result, end.problem)
         return [bool(stored) for stored in self._scripts.run("commit_rows", owner, *arguments)]
@@ -292,7 +292,7 @@ class JobStore:
         stored, wake = self._scripts.run(
             "commit_chunk",
             claim.id,
-            claim.chunk,
+            claim.chunk if claim.chunk is not None else "",
             owner,
             claim.attempt,
             entry.succeeded,
@@ -390,7 +390,7 @@ class JobStore:
         """Yield stream and owner of each consumer of `queue` whose lease is over."""
         for name in STREAMS:
             stream = f"sq:stream:{queue}:{name}"
-            consumers: list[dict[str, Any]] = self.client.xinfo_consumers(stream, "workers")  # type: ignore[assignment]
+            consumers: list[dict[str, Any]] = self.client.xinfo_consumers(stream, "workers")
             owners = [consumer["name"].decode() for consumer in consumers]
             if not owners:
                 continue
@@ -422,7 +422,7 @@ class JobStore:
 
     def read_clock_ms(self) -> int:
         """Return the Unix time in milliseconds by Redis's clock."""
-        seconds, microseconds = self.client.time()  # type: ignore[misc]
+        seconds, microseconds = self.client.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     def _read_id_key(self) -> bytes:

@@ -34,18 +34,21 @@ FILE = b"a,b\n1,2\n3,4\n" * 50_000
 
 @pytest.fixture
 def service() -> Iterator[RecordedService]:
+    """A server that plays recorded answers."""
     with RecordedService() as service:
         yield service
 
 
 @pytest.fixture
 def client(service: RecordedService) -> Iterator[Client]:
+    """A client of that server."""
     with Client(service.url, timeout=5) as client:
         yield client
 
 
 @pytest.fixture
 def refused_url() -> str:
+    """An address at which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
@@ -584,7 +587,7 @@ def test_an_empty_frame_is_not_sent(service: RecordedService, client: Client) ->
 
 @pytest.mark.parametrize(
     ("columns", "words"),
-    [(["a"], "lacks columns of model churn: 'b'"), (["a", "b", "prediction"], "'prediction' already")],
+    [(["a"], "lacks columns that model churn needs: 'b'"), (["a", "b", "prediction"], "'prediction' already")],
 )
 def test_a_frame_that_does_not_fit_is_not_sent(
     service: RecordedService, client: Client, columns: list[str], words: str
@@ -592,4 +595,4 @@ def test_a_frame_that_does_not_fit_is_not_sent(
     """A missing column, or one by the name of a score, is named before anything is sent."""
     service.play("GET", "/v1/models/churn", describe_model(None))
     with pytest.raises(WrongUse, match=words):
-        client.score(pd.DataFrame(dict.fromkeys(columns, [1.0])), model="churn")
+        client.score(pd.DataFrame({name: [1.0] for name in columns}), model="churn")

@@ -1,0 +1,323 @@
+"""What the command line prints and how it exits; the answers are recorded, the HTTP is real."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from recorded_service import JOB_ID, Answer, RecordedService, job_record, problem
+
+import scorequeue
+from scorequeue.cli import main
+
+JOB = f"/v1/jobs/{JOB_ID}"
+ACCEPTED = Answer(job_record("queued"), 202, {"Location": JOB})
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def service() -> Iterator[RecordedService]:
+    """A server that plays recorded answers."""
+    with RecordedService() as service:
+        yield service
+
+
+@pytest.fixture
+def run(
+    service: RecordedService, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Run:
+    """Run a command line in an empty folder, and return its exit code, output and errors."""
+    monkeypatch.setenv("SCOREQUEUE_URL", service.url)
+    monkeypatch.delenv("SCOREQUEUE_API_KEY", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run_command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["scorequeue", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err
+        return int(exit_.value.code or 0), output.out, output.err
+
+    return run_command
+
+
+# Submitting
+
+
+@pytest.mark.parametrize(
+    ("argument", "rows"),
+    [
+        ("[[1, 2], [3, 4]]", [[1, 2], [3, 4]]),
+        ("[1, 2]", [[1, 2]]),
+        ('{"a": 1}', [{"a": 1}]),
+        ('{"rows": [[5]]}', [[5]]),
+        ("rows.json", [[6]]),
+        ("-", [[7]]),
+    ],
+)
+def test_submit_takes_rows_from_anywhere(
+    service: RecordedService, run: Run, monkeypatch: pytest.MonkeyPatch, argument: str, rows: object
+) -> None:
+    """Rows come as an argument, a file or standard input; the job's id is all that is printed."""
+    service.play("POST", "/v1/jobs", ACCEPTED)
+    Path("rows.json").write_text("[[6]]")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("[[7]]"))
+
+    assert run("submit", argument, "--model", "churn", "--priority", "low") == (0, f"{JOB_ID}\n", "")
+
+    assert service.requests[0].json == {"model": "churn", "rows": rows, "priority": "low"}
+
+
+def test_submit_uploads_a_csv_as_it_is(service: RecordedService, run: Run) -> None:
+    """A file that is no JSON by its name becomes a file job."""
+    service.play("POST", "/v1/jobs", ACCEPTED)
+    Path("rows.csv").write_bytes(b"a\n1\n")
+
+    assert run("submit", "rows.csv", "-m", "churn")[:2] == (0, f"{JOB_ID}\n")
+
+    assert (service.requests[0].body, service.requests[0].headers["Content-Type"]) == (b"a\n1\n", "text/csv")
+
+
+def test_submit_and_wait_prints_the_result(service: RecordedService, run: Run) -> None:
+    """With --wait the result itself is printed, as JSON."""
+    service.play("POST", "/v1/jobs", ACCEPTED)
+    service.play("GET", JOB, job_record())
+    service.play("GET", f"{JOB}/result", {"predictions": [1]})
+
+    code, output, _ = run("submit", "[[1]]", "-m", "churn", "--wait", "10")
+
+    assert (code, json.loads(output)) == (0, {"predictions": [1]})
+
+
+def test_submit_that_waits_in_vain_still_prints_the_id(service: RecordedService, run: Run) -> None:
+    """A job that is not done in time is not lost: its id is printed, and the exit code says that it is not done."""
+    service.play("POST", "/v1/jobs", ACCEPTED)
+    service.play("GET", JOB, job_record("queued"))
+
+    code, output, errors = run("submit", "[[1]]", "-m", "churn", "--wait", "0.1")
+
+    assert (code, output) == (1, f"{JOB_ID}\n")
+    assert f"scorequeue status {JOB_ID}" in errors
+
+
+# Looking
+
+
+def test_status_is_readable_and_json_is_the_record(service: RecordedService, run: Run) -> None:
+    """A person sees the fields one below the other; a program gets the whole record."""
+    service.play("GET", JOB, job_record("running"))
+
+    code, output, _ = run("status", JOB_ID)
+    assert code == 0
+    assert ["status", "running"] in [line.split() for line in output.splitlines()]
+
+    code, output, _ = run("status", JOB_ID, "--json")
+    assert (code, json.loads(output)) == (0, job_record("running"))
+
+
+def test_result_is_printed_or_written(service: RecordedService, run: Run) -> None:
+    """A result goes to standard output, or with -o into a file."""
+    service.play("GET", JOB, job_record())
+    service.play("GET", f"{JOB}/result", {"predictions": [1]})
+
+    assert json.loads(run("result", JOB_ID)[1]) == {"predictions": [1]}
+    assert run("result", JOB_ID, "-o", "out.json") == (0, "", "")
+    assert json.loads(Path("out.json").read_text()) == {"predictions": [1]}
+
+
+def test_result_of_a_file_job_needs_a_name(service: RecordedService, run: Run) -> None:
+    """A scored file is not poured over the terminal."""
+    service.play("GET", JOB, job_record(kind="file"))
+    service.play("GET", f"{JOB}/result", b"a,prediction\n1,2\n")
+
+    code, _, errors = run("result", JOB_ID)
+    assert (code, "-o FILE" in errors) == (2, True)
+
+    assert run("result", JOB_ID, "-o", "out.csv")[0] == 0
+    assert Path("out.csv").read_bytes() == b"a,prediction\n1,2\n"
+
+
+def test_errors_names_row_column_and_code(service: RecordedService, run: Run) -> None:
+    """Each failed row is a line, or a line of JSON."""
+    fault = {"row": 3, "line": 5, "column": "bmi", "code": "type_error", "detail": "expected a number, got 'x'"}
+    service.play("GET", JOB, job_record("partially_succeeded"))
+    service.play("GET", f"{JOB}/errors", json.dumps(fault).encode() + b"\n")
+
+    line = "row 3, line 5, column bmi: expected a number, got 'x' (type_error)\n"
+    assert run("errors", JOB_ID) == (0, line, "")
+    assert json.loads(run("errors", JOB_ID, "--json")[1]) == fault
+
+
+def test_cancel_says_what_became_of_the_job(service: RecordedService, run: Run) -> None:
+    """A canceled job is named with its status."""
+    service.play("GET", JOB, job_record("queued"))
+    service.play("POST", f"{JOB}/cancel", job_record("canceled"))
+    assert run("cancel", JOB_ID) == (0, f"{JOB_ID} canceled\n", "")
+
+
+def test_jobs_are_lines_for_a_pipe(service: RecordedService, run: Run) -> None:
+    """Where the output is no terminal, a table is tab-separated lines, as many as asked for."""
+    service.play("GET", "/v1/jobs", {"jobs": [job_record(), job_record("failed"), job_record()]})
+
+    code, output, _ = run("jobs", "--limit", "2")
+
+    lines = [line.split("\t") for line in output.splitlines()]
+    assert code == 0
+    assert lines[0] == ["id", "kind", "status", "model", "rows", "failed", "created_at"]
+    assert [line[2] for line in lines[1:]] == ["succeeded", "failed"]
+    assert len(json.loads(run("jobs", "--json")[1])) == 3
+
+
+def test_queues_are_listed_paused_and_resumed(service: RecordedService, run: Run) -> None:
+    """Queues show what the service says of them; pause and resume name the model."""
+    service.play("GET", "/v1/queues", {"queues": [{"model": "churn", "depth": 2, "paused": False}]})
+    service.play("POST", "/v1/queues/churn/pause", {})
+    service.play("POST", "/v1/queues/churn/resume", {})
+
+    assert run("queues")[1] == "model\tdepth\tpaused\nchurn\t2\tFalse\n"
+    assert run("queues", "pause", "churn") == (0, "churn paused\n", "")
+    assert run("queues", "resume", "churn") == (0, "churn resumed\n", "")
+
+
+def test_models_are_listed_and_shown(service: RecordedService, run: Run) -> None:
+    """A model's line says what it is; showing it names its columns."""
+    signature = {"columns": [{"name": "a"}, {"name": "b"}], "task": "regression", "classes": None}
+    model = {"name": "churn", "version": 1, "signature": signature, "aliases": {"champion": 1}}
+    service.play("GET", "/v1/models", {"models": [model]})
+    service.play("GET", "/v1/models/churn", model)
+
+    assert run("models", "list")[1].splitlines()[1] == "churn\t1\tregression\t2\tchampion=1"
+    assert ["columns", "a, b"] in [line.split("  ") for line in run("models", "show", "churn")[1].splitlines()]
+    assert json.loads(run("models", "show", "churn", "--json")[1]) == model
+
+
+# Scoring
+
+
+def play_scoring(service: RecordedService, status: str = "succeeded", **fields: object) -> None:
+    """Record a file job of ten rows."""
+    counts = {"total": 10, "succeeded": 8, "failed": 2, "pending": 0}
+    service.play("POST", "/v1/jobs", Answer(job_record("queued", kind="file"), 202))
+    service.play("GET", JOB, job_record(status, kind="file", row_counts=counts, **fields))
+    service.play("GET", f"{JOB}/result", b"a,prediction\n1,2\n")
+    Path("in.csv").write_bytes(b"a\n1\n")
+
+
+def test_score_writes_the_file_and_tells_of_failed_rows(service: RecordedService, run: Run) -> None:
+    """The scored file is written, progress goes to standard error, and failed rows are pointed out."""
+    play_scoring(service, "partially_succeeded")
+
+    code, output, errors = run("score", "in.csv", "--model", "churn", "-o", "out.csv", "--delimiter", ";")
+
+    assert code == 0
+    assert Path("out.csv").read_bytes() == b"a,prediction\n1,2\n"
+    assert output.startswith("10 rows scored by churn:1")
+    assert "score: 10 of 10 rows" in errors
+    assert f"2 of 10 rows failed; see: scorequeue errors {JOB_ID}" in errors
+    assert service.requests[0].target == "/v1/jobs?model=churn&delimiter=%3B"
+
+
+def test_score_speaks_json(service: RecordedService, run: Run) -> None:
+    """A program gets the job's record and where the file is."""
+    play_scoring(service)
+    answer = json.loads(run("score", "in.csv", "-m", "churn", "-o", "out.csv", "--json")[1])
+    assert (answer["id"], answer["output"]) == (JOB_ID, "out.csv")
+
+
+def test_a_failed_job_exits_1(service: RecordedService, run: Run) -> None:
+    """When the job fails the reason is one line, and there is no output."""
+    play_scoring(service, "failed", error={"code": "model_error", "detail": "predict raised ValueError"})
+
+    code, output, errors = run("score", "in.csv", "-m", "churn", "-o", "out.csv")
+
+    assert (code, output) == (1, "")
+    assert errors.splitlines()[-1] == f"scorequeue: job {JOB_ID} failed: model_error: predict raised ValueError"
+    assert not Path("out.csv").exists()
+
+
+# Wrong use
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["submit", "[[1]]"], "--model"),
+        (["submit", "[[1", "-m", "churn"], "ROWS is not JSON"),
+        (["submit", "[[NaN]]", "-m", "churn"], "NaN is no JSON value"),
+        (["submit", "missing.json", "-m", "churn"], "No such file or directory: 'missing.json'"),
+        (["submit", "[[1]]", "-m", "churn", "--priority", "urgent"], "urgent"),
+        (["score", "missing.csv", "-m", "churn", "-o", "out.csv"], "missing.csv: No such file"),
+        (["score", "in.csv", "-m", "churn"], "--output"),
+        (["--url", "localhost", "jobs"], "expected one as http://127.0.0.1:8000"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_wrong_use_exits_2_and_says_what_was_expected(run: Run, arguments: list[str], words: str) -> None:
+    """A mistake on the command line is explained on standard error."""
+    code, output, errors = run(*arguments)
+    assert (code, output) == (2, "")
+    assert words in " ".join(errors.replace("│", " ").split())
+
+
+def test_a_refused_request_exits_2_with_row_and_column(service: RecordedService, run: Run) -> None:
+    """What the service refuses is shown with its code, its detail and the first faults."""
+    faults = [{"pointer": "/rows/0/1", "detail": "expected a number, got 'x'", "column": "bmi"}]
+    service.play("POST", "/v1/jobs", problem(422, "schema_mismatch", "1 fault", errors=faults))
+
+    code, output, errors = run("submit", '[["x"]]', "-m", "churn")
+
+    assert (code, output) == (2, "")
+    assert errors == "scorequeue: schema_mismatch: 1 fault\n  row 0, column bmi: expected a number, got 'x'\n"
+
+
+def test_an_unknown_job_exits_2(service: RecordedService, run: Run) -> None:
+    """A job that never was is the caller's mistake."""
+    service.play("GET", JOB, problem(404, "unknown_job", f"there is no job {JOB_ID}"))
+    assert run("status", JOB_ID) == (2, "", f"scorequeue: unknown_job: there is no job {JOB_ID}\n")
+
+
+def test_a_service_that_cannot_serve_exits_3(service: RecordedService, run: Run) -> None:
+    """A service whose Redis is gone is not reached, whatever answers in its place."""
+    service.play("GET", "/v1/jobs", problem(503, "store_unavailable", "Redis is gone", headers={"Retry-After": "0"}))
+    code, _, errors = run("jobs")
+    assert (code, errors) == (3, "scorequeue: store_unavailable: Redis is gone\n")
+
+
+def test_nobody_there_exits_3(run: Run) -> None:
+    """An address at which nobody listens is named, with what to do about it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        code, output, errors = run("--url", url, "jobs")
+    assert (code, output) == (3, "")
+    assert url in errors
+    assert "scorequeue up" in errors
+
+
+# Help
+
+
+def test_help_shows_examples_and_every_command(run: Run) -> None:
+    """Help says how to begin, lists the commands, and each command has help of its own."""
+    code, output, _ = run("--help")
+    commands = ["submit", "status", "result", "errors", "cancel", "score", "jobs", "queues", "models", "up", "demo"]
+    assert code == 0
+    assert [name for name in [*commands, "train-demo"] if name not in output] == []
+    for name in commands:
+        assert run(name, "--help")[0] == 0
+    assert "scorequeue submit '[[5.1, 3.5], [4.9, 3.0]]' -m iris" in run("submit", "--help")[1]
+
+
+def test_the_module_is_a_command() -> None:
+    """``python -m scorequeue`` is the command line."""
+    command = [sys.executable, "-m", "scorequeue", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"{scorequeue.__version__}\n"
