@@ -59,6 +59,13 @@ models_app = typer.Typer(help="Show the models that the service knows.", no_args
 app.add_typer(queues_app, name="queues")
 app.add_typer(models_app, name="models")
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        console.print_text(__version__)
+        raise typer.Exit
+
+
 ModelOption = Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="name, name@alias or name:version.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id, job_….", show_default=False)]
@@ -110,12 +117,11 @@ def set_up(
             help="Key to show.",
         ),
     ] = None,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
 ) -> None:
     """Keep what all commands share."""
-    if version:
-        console.print_text(__version__)
-        raise typer.Exit
     # Made by the commands that need it: `up --help` should not fail for a wrong SCOREQUEUE_URL.
     context.obj = lambda: Client(url, api_key)
 
@@ -352,18 +358,19 @@ def list_models(context: typer.Context, as_json: JsonOption = False) -> None:
         console.print_json(found)
         return
     columns = ["name", "version", "task", "columns", "aliases"]
-    console.print_table(columns, (console.list_model(model) for model in found), empty="no models")
+    rows = [row for model in found for row in console.list_versions(model)]
+    console.print_table(columns, rows, empty="no models")
 
 
 @models_app.command("show")
 def show_model(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="name or name:version.")],
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="name, name@alias or name:version.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show a model: signature, metrics from training, versions."""
-    model = _client(context).model(name)
-    console.print_json(model) if as_json else console.print_record(console.flatten_model(model))
+    """Show a model's version: columns, metrics from training, evidence."""
+    version = _client(context).model_version(name)
+    console.print_json(version) if as_json else console.print_record(console.flatten_version(version))
 
 
 @app.command("train-demo")

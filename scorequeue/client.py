@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 from scorequeue import transfer
-from scorequeue.errors import ServiceUnreachable
+from scorequeue.errors import ServiceUnreachable, WrongUse
 from scorequeue.job import Job, job_path, wait_headers
 from scorequeue.payloads import encode_submission
 from scorequeue.transfer import OnProgress
@@ -206,17 +206,30 @@ class Client:
         return _read_list(self.transport.fetch_json("/v1/models"), "models")
 
     def model(self, name: str) -> dict[str, Any]:
-        """Describe a model: signature, versions, aliases, metrics from training.
+        """Describe a model: its versions and aliases."""
+        answer: dict[str, Any] = self.transport.fetch_json(f"/v1/models/{quote(name, safe='')}")
+        return answer
+
+    def model_version(self, reference: str) -> dict[str, Any]:
+        """Describe the version that a reference means now: signature, SHA-256, metrics from training.
 
         Parameters
         ----------
-        name : str
-            ``name``, or ``name:version`` for one version.
+        reference : str
+            ``name`` (its champion), ``name@alias`` or ``name:version``.
+
+        Raises
+        ------
+        RequestRefused
+            There is no such model or version.
+        WrongUse
+            The model has no such alias.
         """
-        base, _, version = name.partition(":")
-        path = f"/v1/models/{quote(base, safe='')}"
-        if version:
-            path += f"/versions/{quote(version, safe='')}"
+        name, _, version = reference.partition(":")
+        if not version:
+            name, _, alias = reference.partition("@")
+            version = self._resolve_alias(name, alias or "champion")
+        path = f"/v1/models/{quote(name, safe='')}/versions/{quote(version, safe='')}"
         answer: dict[str, Any] = self.transport.fetch_json(path)
         return answer
 
@@ -316,6 +329,13 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _resolve_alias(self, name: str, alias: str) -> str:
+        aliases = self.model(name).get("aliases") or {}
+        if alias not in aliases:
+            known = ", ".join(aliases) or "none"
+            raise WrongUse(f"model {name} has no alias {alias}; it has {known}")
+        return str(aliases[alias])
 
     def _read_submission(self, response: Response) -> Job:
         record = read_json(response)

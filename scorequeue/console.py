@@ -90,25 +90,22 @@ def summarise_job(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name not in left_out}
 
 
-def list_model(model: Mapping[str, Any]) -> list[Any]:
-    """Make a model's row: name, version, task, number of columns, aliases."""
-    signature = model.get("signature") or {}
-    aliases = [f"{alias}={version}" for alias, version in (model.get("aliases") or {}).items()]
-    columns = signature.get("columns") or ()
-    return [
-        model.get("name"),
-        model.get("version"),
-        signature.get("task"),
-        len(columns) or None,
-        ", ".join(aliases),
-    ]
+def list_versions(model: Mapping[str, Any]) -> list[list[Any]]:
+    """Make a row for each version of a model: name, version, task, number of columns, aliases."""
+    rows = []
+    for version in model.get("versions") or ():
+        number, signature = version.get("version"), version.get("signature") or {}
+        aliases = [alias for alias, meant in (model.get("aliases") or {}).items() if meant == number]
+        columns = len(signature.get("columns") or ())
+        rows.append([model.get("name"), number, signature.get("task"), columns, ", ".join(aliases)])
+    return rows
 
 
-def flatten_model(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring a model's signature to the level of its other fields."""
-    signature = model.get("signature") or {}
+def flatten_version(version: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring a version's signature to the level of its other fields."""
+    signature = version.get("signature") or {}
     return {
-        **{name: value for name, value in model.items() if name != "signature"},
+        **{name: value for name, value in version.items() if name != "signature"},
         "task": signature.get("task"),
         "classes": signature.get("classes"),
         "columns": ", ".join(column["name"] for column in signature.get("columns") or ()),

@@ -157,7 +157,7 @@ def _demonstrate(folder: Path, port: int, report: _Report) -> None:
 
 
 def _score_one_row(client: Client, data: _Data, report: _Report) -> None:
-    features = _pick_features(client.model(CLASSIFIER), data.rows[:1])
+    features = _pick_features(client.model_version(CLASSIFIER), data.rows[:1])
 
     def submit_and_poll() -> Job:
         return client.submit(features, CLASSIFIER).wait(_JOB_SECONDS)
@@ -174,7 +174,7 @@ def _score_one_row(client: Client, data: _Data, report: _Report) -> None:
 
 
 def _score_many_jobs(client: Client, data: _Data, report: _Report) -> None:
-    rows = _pick_features(client.model(CLASSIFIER), data.rows)
+    rows = _pick_features(client.model_version(CLASSIFIER), data.rows)
     calls_before = _count_model_calls(client)
     submitted_seconds = 0.0
 
@@ -206,7 +206,7 @@ def _score_many_jobs(client: Client, data: _Data, report: _Report) -> None:
 
 def _score_regression(client: Client, data: _Data, report: _Report) -> None:
     rows = data.regressor_rows[:REGRESSION_ROWS]
-    features = _pick_features(client.model(REGRESSOR), rows)
+    features = _pick_features(client.model_version(REGRESSOR), rows)
     result = report.step(
         "regression",
         lambda: client.submit(features, REGRESSOR).wait(_JOB_SECONDS).result(),
@@ -256,11 +256,10 @@ def _count_calls_of_results(results: list[dict[str, Any]]) -> int:
 
 
 def _count_model_calls(client: Client) -> int:
-    """Read how many micro-batches were scored, over all processes, priorities and reasons."""
+    """Read how many micro-batches of the classifier were scored, over all processes and reasons."""
     lines = client.fetch_metrics().splitlines()
-    return round(
-        sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("scorequeue_micro_batches_total"))
-    )
+    counters = [line for line in lines if line.startswith("scorequeue_micro_batches_total{")]
+    return round(sum(float(line.rsplit(" ", 1)[1]) for line in counters if f'model="{CLASSIFIER}"' in line))
 
 
 def _check_calls(client: Client, before: int, expected: int) -> Differences:

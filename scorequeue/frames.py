@@ -22,8 +22,10 @@ _ERROR_COLUMNS = ["error_code", "error_message"]
 
 def score_frame(client: Client, frame: pd.DataFrame, model: str, *, timeout: float, **options: Any) -> pd.DataFrame:
     """Score a frame; see `Client.score`."""
-    description = client.model(model.partition("@")[0])
-    signature = description["signature"]
+    version = client.model_version(model)
+    signature = version["signature"]
+    # The very version whose columns were looked up, whatever the alias means a moment later.
+    model = f"{version['name']}:{version['version']}"
     names = [column["name"] for column in signature["columns"]]
     classes = signature.get("classes") or []
     added = ["prediction", *(f"probability_{label}" for label in classes), *_ERROR_COLUMNS]

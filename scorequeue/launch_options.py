@@ -115,9 +115,7 @@ def check_ports(options: LaunchOptions) -> None:
         One is not; the message names the option that changes it.
     """
     if options.port == options.flower_port:
-        raise LaunchError(
-            f"the API and Flower cannot share port {options.port}; choose with --flower-port", 2
-        )
+        raise LaunchError(f"the API and Flower cannot share port {options.port}; choose with --flower-port", 2)
     _check_port(options.host, options.port, "choose another with --port")
     if options.flower_port:
         _check_port(
@@ -137,9 +135,7 @@ def _check_port(host: str, port: int, advice: str) -> None:
             if error.errno == errno.EADDRINUSE:
                 raise LaunchError(f"port {port} is taken; {advice}", 2) from error
             if error.errno == errno.EADDRNOTAVAIL:
-                raise LaunchError(
-                    f"{host} is not an address of this machine; change it with --host", 2
-                ) from error
+                raise LaunchError(f"{host} is not an address of this machine; change it with --host", 2) from error
             raise LaunchError(f"port {port} cannot be opened ({error.strerror}); {advice}", 2) from error
 
 

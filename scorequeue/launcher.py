@@ -37,6 +37,8 @@ from scorequeue.supervisor import CHECK_SECONDS, ProcessError, Supervisor, read_
 READY_SECONDS = 120.0
 #: Seconds that Redis may take to read its data back, which is progress: about 100 MB/s, so some hundred GB.
 LOADING_SECONDS = 3600.0
+#: Seconds for which a worker's heartbeat is good, unless the user has set it.
+LEASE_SECONDS = 5.0
 #: Seconds for training the demo models.
 TRAINING_SECONDS = 300.0
 
@@ -83,16 +85,20 @@ def run_service(options: LaunchOptions, environ: Mapping[str, str], terminal: Te
     try:
         folder.make()
         with folder.lock(), StopSignals() as signals:
-            stop_leftovers(folder, terminal.say)
+            had_leftovers = stop_leftovers(folder, terminal.say)
             check_ports(options)
             folder.clear_metrics()
-            _Launch(options, folder, environ, terminal, signals).run()
+            launch = _Launch(options, folder, environ, terminal, signals)
+            launch.run(distrust_seconds=read_lease_seconds(environ) if had_leftovers else 0.0)
     except (DataFolderError, EmbeddedRedisError) as error:
         raise LaunchError(str(error), 2) from error
 
 
-def stop_leftovers(folder: DataFolder, say: Callable[[str], None]) -> None:
-    """Stop what an earlier `up` on this folder left behind when it was killed. Needs the folder's lock."""
+def stop_leftovers(folder: DataFolder, say: Callable[[str], None]) -> bool:
+    """Stop what an earlier `up` on this folder left behind when it was killed; tell whether it was killed.
+
+    Needs the folder's lock.
+    """
     try:
         groups = read_record(_get_record(folder))
     except ValueError as error:
@@ -101,6 +107,15 @@ def stop_leftovers(folder: DataFolder, say: Callable[[str], None]) -> None:
     if groups:
         say("the last `scorequeue up` was not stopped in order: stopping what it left behind")
     stop_survivors(groups, f"{MARKER}={folder.root}")
+    return bool(groups)
+
+
+def read_lease_seconds(environ: Mapping[str, str]) -> float:
+    """Return for how many seconds a killed worker still looks alive; the workers refuse a wrong setting."""
+    try:
+        return float(environ.get("SCOREQUEUE_LEASE_SECONDS", LEASE_SECONDS))
+    except ValueError:
+        return LEASE_SECONDS
 
 
 class _Launch:
@@ -123,7 +138,12 @@ class _Launch:
         self._socket = None if given_url else choose_socket(folder.root)
         self._environment = make_environment(folder, environ, given_url or f"unix://{self._socket}")
 
-    def run(self) -> None:
+    def run(self, distrust_seconds: float) -> None:
+        """Start everything, watch it, stop it; heartbeats count only after ``distrust_seconds``.
+
+        Until then they may be those of workers that were killed just now.
+        """
+        self._trusted_at = time.monotonic() + distrust_seconds
         try:
             self._start()
             while not self._signals.is_stopped():
@@ -136,9 +156,7 @@ class _Launch:
             self._supervisor.stop(self._signals.is_hurried)
             self._terminal.say("stopped")
         if self._signals.is_hurried():
-            raise LaunchError(
-                "stopped by force: what was running was cut off, and is taken up again later", 1
-            )
+            raise LaunchError("stopped by force: what was running was cut off, and is taken up again later", 1)
 
     def _start(self) -> None:
         for step in (self._start_redis, self._train_demo, self._start_others):
@@ -153,9 +171,7 @@ class _Launch:
         self._terminal.say("starting Redis")
         self._supervisor.start(make_redis_process(self._folder, self._environment, unix_socket))
         self._wait_until_ready(lambda: _find_redis_lack(unix_socket, {Answer.NOTHING}), READY_SECONDS)
-        self._wait_until_ready(
-            lambda: _find_redis_lack(unix_socket, {Answer.NOTHING, Answer.LOADING}), LOADING_SECONDS
-        )
+        self._wait_until_ready(lambda: _find_redis_lack(unix_socket, {Answer.NOTHING, Answer.LOADING}), LOADING_SECONDS)
 
     def _train_demo(self) -> None:
         if not self._options.demo:
@@ -171,6 +187,8 @@ class _Launch:
         self._wait_until_ready(self._find_lack, READY_SECONDS)
 
     def _find_lack(self) -> Lack | None:
+        if time.monotonic() < self._trusted_at:
+            return Lack("rows.log", "workers of an earlier start still look alive")
         lack = find_api_lack(self._options.host, self._options.port, self._options.workers)
         if lack is None and self._options.flower_port:
             return find_flower_lack(self._options.flower_port)

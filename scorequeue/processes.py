@@ -136,8 +136,7 @@ def _stop_together(groups: list[ProcessGroup], is_hurried: Callable[[], bool]) -
         with contextlib.suppress(ProcessLookupError):
             os.kill(group.pid, signal.SIGTERM)
     while not is_hurried() and any(
-        time.monotonic() - begun < group.stop_seconds and group.pid in list_group_members(group.pid)
-        for group in groups
+        time.monotonic() - begun < group.stop_seconds and group.pid in list_group_members(group.pid) for group in groups
     ):
         time.sleep(LOOK_SECONDS)
     deadline = time.monotonic() + KILL_SECONDS

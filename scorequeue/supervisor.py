@@ -234,9 +234,7 @@ class Supervisor:
             raise ProcessError(child.spec, f"died ({describe_death(status)}), {often}; giving up")
         stable = now - child.born >= self._policy.stable_after
         child.delay = (
-            self._policy.first_delay
-            if stable or not child.delay
-            else min(2 * child.delay, self._policy.longest_delay)
+            self._policy.first_delay if stable or not child.delay else min(2 * child.delay, self._policy.longest_delay)
         )
         child.due = now + child.delay
         self._say(f"{child.spec.name} died ({describe_death(status)}); restarting in {child.delay:g} s")

@@ -15,15 +15,11 @@ def up(
     data: Annotated[Path, typer.Option(help="Folder for all data; created if absent.")] = Path(".scorequeue"),
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Processes for row jobs, and as many for files.", show_default="one a processor"
-        ),
+        typer.Option(min=1, help="Processes for row jobs, and as many for files.", show_default="one a processor"),
     ] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Register the demo models first.")] = False,
     flower: Annotated[bool, typer.Option(help="Start Flower, which shows the workers and tasks.")] = True,
-    host: Annotated[
-        str, typer.Option(help="Address of the API; not loopback: needs an API key.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address of the API; not loopback: needs an API key.")] = "127.0.0.1",
     flower_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Flower, on loopback.")] = 5555,
 ) -> None:
     """Run the whole service here: Redis (unless SCOREQUEUE_REDIS_URL names one), API, workers and Flower.

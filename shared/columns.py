@@ -95,14 +95,24 @@ def missing_columns(columns: Sequence[str], signature_columns: Sequence[str]) ->
     missing = [name for name in signature_columns if name not in counts]
     # A name that another column of the model takes is not what was meant.
     needed = set(signature_columns)
-    pool = [name for name in counts if name not in needed][:_SUGGESTION_POOL_MAX] if missing else []
+    # A name that another column of the model takes is not what was meant. Case and spaces are common slips.
+    spare = [name for name in counts if name not in needed][:_SUGGESTION_POOL_MAX] if missing else []
+    pool = {_fold_name(name): name for name in spare}
     return ColumnFaults(
         missing=[
-            MissingColumn(name, difflib.get_close_matches(name, pool) if index < _SUGGESTIONS_MAX else [])
+            MissingColumn(name, _suggest_names(name, pool) if index < _SUGGESTIONS_MAX else [])
             for index, name in enumerate(missing)
         ],
         duplicated=[name for name in signature_columns if counts[name] > 1],
     )
+
+
+def _fold_name(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _suggest_names(name: str, pool: dict[str, str]) -> list[str]:
+    return [pool[folded] for folded in difflib.get_close_matches(_fold_name(name), pool)]
 
 
 def output_header(

@@ -40,6 +40,8 @@ def configure_logging(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
+    # "Task received" for every wake-up; "succeeded" says the same, with what was done.
+    logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

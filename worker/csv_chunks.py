@@ -164,11 +164,8 @@ class ChunkReader:
         """Fill the matrix and return the rows in doubt, or None if pyarrow refuses the chunk."""
         if self._data.startswith(BOM):
             return None  # pyarrow would skip it; inside a file it is part of a value
-        try:
-            table = _parse_columns(self._data, self._layout, pa.float64())
-        except pa.ArrowInvalid:
-            return None
-        if table.num_rows != len(self.matrix):
+        table = _parse_columns(self._data, self._layout, pa.float64(), len(self.matrix))
+        if table is None:
             return None
         for index, column in enumerate(table.columns):
             self.matrix[:, index] = column.to_numpy()
@@ -187,7 +184,9 @@ class ChunkReader:
             return doubtful
         kept = np.frombuffer(self._data, np.uint8)[np.repeat(~doubtful, ends - starts)].tobytes()
         # The line before keeps pyarrow from taking the first record's bytes for a byte order mark.
-        table = _parse_columns(b"\n" + kept, self._layout, pa.binary(), skip_rows=1)
+        table = _parse_columns(b"\n" + kept, self._layout, pa.binary(), len(rows), skip_rows=1)
+        if table is None:
+            return np.ones_like(doubtful)
         for index, column in enumerate(table.columns):
             values, sure = _convert_texts(column, nullable=bool(self._layout.nullable[index]))
             self.matrix[rows, index] = values
@@ -292,28 +291,32 @@ def score_chunk(
     )
 
 
-def _parse_columns(data: bytes, layout: _Layout, kind: pa.DataType, skip_rows: int = 0) -> pa.Table:
+def _parse_columns(
+    data: bytes, layout: _Layout, kind: pa.DataType, expected_rows: int, skip_rows: int = 0
+) -> pa.Table | None:
+    """Return the model's columns, or None if pyarrow refuses the data or counts the rows otherwise."""
     # Columns go by position: the file's own names may stand there twice.
     names = [str(position) for position in range(layout.width)]
     wanted = [names[position] for position in layout.positions]
     quoted = b'"' in data
-    return pyarrow.csv.read_csv(
-        pa.py_buffer(data),
-        # One block, so that no record is cut; one thread, since a worker process is meant for one core.
-        read_options=pyarrow.csv.ReadOptions(
-            use_threads=False, block_size=len(data) + 1, column_names=names, skip_rows=skip_rows
-        ),
-        # Blank lines count as records, so that rows keep their places.
-        parse_options=pyarrow.csv.ParseOptions(
-            delimiter=layout.delimiter.decode(),
-            quote_char='"' if quoted else False,
-            newlines_in_values=quoted,
-            ignore_empty_lines=False,
-        ),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(wanted, kind), include_columns=wanted, null_values=list(MISSING)
-        ),
+    # One block, so that no record is cut; one thread, since a worker process is meant for one core.
+    read_options = pyarrow.csv.ReadOptions(
+        use_threads=False, block_size=len(data) + 1, column_names=names, skip_rows=skip_rows
     )
+    parse_options = pyarrow.csv.ParseOptions(
+        delimiter=layout.delimiter.decode(),
+        quote_char='"' if quoted else False,
+        newlines_in_values=quoted,
+        ignore_empty_lines=False,  # a blank line is a record: rows keep their places
+    )
+    convert_options = pyarrow.csv.ConvertOptions(
+        column_types=dict.fromkeys(wanted, kind), include_columns=wanted, null_values=list(MISSING)
+    )
+    try:
+        table = pyarrow.csv.read_csv(pa.py_buffer(data), read_options, parse_options, convert_options)
+    except pa.ArrowInvalid:
+        return None
+    return table if table.num_rows == expected_rows else None
 
 
 def _convert_texts(column: pa.ChunkedArray, *, nullable: bool) -> tuple[Matrix, Flags]:

@@ -29,7 +29,7 @@ local function claim_next(name)
     redis.call('XDEL', stream_key(queue, name), entry)
     return true
   end
-  local job = read_fields(job_key(id), 's', 'c', 'd', 'st')
+  local job = read_fields(job_key(id), 's', 'a', 'c', 'd', 'st')
   if job.s == 'queued' and tonumber(job.d) <= now then
     expire(id, now)
     return true
@@ -37,7 +37,9 @@ local function claim_next(name)
   local attempt, strikes = unit.a + 1, tonumber(unit.k) or 0
   redis.call('HSET', key, 's', 'running', 'o', owner, 'a', attempt)
   if name == 'trial' then redis.call('HSET', key, 'k', strikes + 1) end
-  if job.s == 'queued' and chunk ~= '' then redis.call('HSET', job_key(id), 's', 'running') end
+  if chunk ~= '' then
+    redis.call('HSET', job_key(id), 's', 'running', 'a', math.max(attempt, tonumber(job.a) or 0))
+  end
   if not job.st then redis.call('HSET', job_key(id), 'st', now) end
   add_waiting(queue, name, -1, -unit.n)
   add_claimed(queue, 1, unit.n)

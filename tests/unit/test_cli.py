@@ -24,7 +24,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def service() -> Iterator[RecordedService]:
-    """A server that plays recorded answers."""
+    """Play recorded answers."""
     with RecordedService() as service:
         yield service
 
@@ -190,13 +190,16 @@ def test_queues_are_listed_paused_and_resumed(service: RecordedService, run: Run
 def test_models_are_listed_and_shown(service: RecordedService, run: Run) -> None:
     """A model's line says what it is; showing it names its columns."""
     signature = {"columns": [{"name": "a"}, {"name": "b"}], "task": "regression", "classes": None}
-    model = {"name": "churn", "version": 1, "signature": signature, "aliases": {"champion": 1}}
+    version = {"name": "churn", "version": 1, "signature": signature}
+    model = {"name": "churn", "aliases": {"champion": 1}, "versions": [version]}
     service.play("GET", "/v1/models", {"models": [model]})
     service.play("GET", "/v1/models/churn", model)
+    service.play("GET", "/v1/models/churn/versions/1", version)
 
-    assert run("models", "list")[1].splitlines()[1] == "churn\t1\tregression\t2\tchampion=1"
-    assert ["columns", "a, b"] in [line.split("  ") for line in run("models", "show", "churn")[1].splitlines()]
-    assert json.loads(run("models", "show", "churn", "--json")[1]) == model
+    assert run("models", "list")[1].splitlines()[1] == "churn\t1\tregression\t2\tchampion"
+    shown = [line.split() for line in run("models", "show", "churn")[1].splitlines()]
+    assert ["columns", "a,", "b"] in shown
+    assert json.loads(run("models", "show", "churn:1", "--json")[1]) == version
 
 
 # Scoring

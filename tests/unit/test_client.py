@@ -34,21 +34,21 @@ FILE = b"a,b\n1,2\n3,4\n" * 50_000
 
 @pytest.fixture
 def service() -> Iterator[RecordedService]:
-    """A server that plays recorded answers."""
+    """Play recorded answers."""
     with RecordedService() as service:
         yield service
 
 
 @pytest.fixture
 def client(service: RecordedService) -> Iterator[Client]:
-    """A client of that server."""
+    """Make a client of the server that plays."""
     with Client(service.url, timeout=5) as client:
         yield client
 
 
 @pytest.fixture
 def refused_url() -> str:
-    """An address at which nobody listens."""
+    """Find an address at which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
@@ -260,12 +260,25 @@ def test_queues_and_models(service: RecordedService, client: Client) -> None:
     service.play("GET", "/v1/queues", {"queues": [{"model": "churn", "depth": 2}]})
     service.play("POST", "/v1/queues/churn/pause", {})
     service.play("GET", "/v1/models", {"models": [{"name": "churn"}]})
-    service.play("GET", "/v1/models/churn/versions/3", {"name": "churn", "version": 3})
 
     assert client.queues()[0]["depth"] == 2
     client.pause_queue("churn")
     assert client.models() == [{"name": "churn"}]
-    assert client.model("churn:3")["version"] == 3
+
+
+@pytest.mark.parametrize(("reference", "version"), [("churn", 3), ("churn@old", 1), ("churn:2", 2)])
+def test_a_reference_means_a_version(service: RecordedService, client: Client, reference: str, version: int) -> None:
+    """A name means its champion, an alias what it points at, and a version itself."""
+    service.play("GET", "/v1/models/churn", {"name": "churn", "aliases": {"champion": 3, "old": 1}})
+    service.play("GET", f"/v1/models/churn/versions/{version}", {"name": "churn", "version": version})
+    assert client.model_version(reference)["version"] == version
+
+
+def test_an_unknown_alias_names_those_that_there_are(service: RecordedService, client: Client) -> None:
+    """A wrong alias is refused with the right ones."""
+    service.play("GET", "/v1/models/churn", {"name": "churn", "aliases": {"champion": 3}})
+    with pytest.raises(WrongUse, match="no alias best; it has champion"):
+        client.model_version("churn@best")
 
 
 # When things go wrong
@@ -518,16 +531,19 @@ def test_an_empty_file_is_the_services_to_judge(service: RecordedService, client
 # Frames
 
 
-def describe_model(classes: list[object] | None) -> dict[str, object]:
-    """Make a model's description with the columns a and b."""
+def play_model(service: RecordedService, classes: list[object] | None) -> None:
+    """Record a model with the columns a and b."""
     task = "classification" if classes else "regression"
     columns = [{"name": "a", "type": "double"}, {"name": "b", "type": "double"}]
-    return {"name": "churn", "version": 1, "signature": {"columns": columns, "task": task, "classes": classes}}
+    signature = {"columns": columns, "task": task, "classes": classes}
+    service.play("GET", "/v1/models/churn", {"name": "churn", "aliases": {"champion": 1}})
+    version = {"name": "churn", "version": 1, "signature": signature}
+    service.play("GET", "/v1/models/churn/versions/1", version)
 
 
 def test_a_frame_comes_back_with_its_scores(service: RecordedService, client: Client) -> None:
     """Columns, order and index stay; labels have their own type; a failed row has its error and no prediction."""
-    service.play("GET", "/v1/models/churn", describe_model([0, 1]))
+    play_model(service, [0, 1])
     play_file_job(
         service,
         b"a,b,prediction,probability_0,probability_1,error_code,error_message\n"
@@ -555,7 +571,7 @@ def test_a_frame_comes_back_with_its_scores(service: RecordedService, client: Cl
 
 def test_labels_keep_their_form(service: RecordedService, client: Client) -> None:
     """A label that looks like a number, or like nothing at all, comes back as the text that it is."""
-    service.play("GET", "/v1/models/churn", describe_model(["007", "NA"]))
+    play_model(service, ["007", "NA"])
     columns = b"a,b,prediction,probability_007,probability_NA,error_code,error_message\n"
     play_file_job(service, columns + b"1.0,1.0,007,1,0,,\n1.0,1.0,NA,0,1,,\n")
 
@@ -566,7 +582,7 @@ def test_labels_keep_their_form(service: RecordedService, client: Client) -> Non
 
 def test_numbers_are_sent_and_read_exactly(service: RecordedService, client: Client) -> None:
     """A float32 goes as the number that it is, a flag as 0 or 1, and a prediction is read to the last bit."""
-    service.play("GET", "/v1/models/churn", describe_model(None))
+    play_model(service, None)
     play_file_job(service, b"a,b,prediction,error_code,error_message\n0.1,1,0.30000000000000004,,\n")
 
     scored = client.score(pd.DataFrame({"a": np.array([0.1], "float32"), "b": [True]}), model="churn")
@@ -577,7 +593,7 @@ def test_numbers_are_sent_and_read_exactly(service: RecordedService, client: Cli
 
 def test_an_empty_frame_is_not_sent(service: RecordedService, client: Client) -> None:
     """A frame without rows comes back with the new columns, and no job is made."""
-    service.play("GET", "/v1/models/churn", describe_model(None))
+    play_model(service, None)
 
     scored = client.score(pd.DataFrame({"a": [], "b": []}), model="churn")
 
@@ -587,12 +603,12 @@ def test_an_empty_frame_is_not_sent(service: RecordedService, client: Client) ->
 
 @pytest.mark.parametrize(
     ("columns", "words"),
-    [(["a"], "lacks columns that model churn needs: 'b'"), (["a", "b", "prediction"], "'prediction' already")],
+    [(["a"], "lacks columns that model churn:1 needs: 'b'"), (["a", "b", "prediction"], "'prediction' already")],
 )
 def test_a_frame_that_does_not_fit_is_not_sent(
     service: RecordedService, client: Client, columns: list[str], words: str
 ) -> None:
     """A missing column, or one by the name of a score, is named before anything is sent."""
-    service.play("GET", "/v1/models/churn", describe_model(None))
+    play_model(service, None)
     with pytest.raises(WrongUse, match=words):
         client.score(pd.DataFrame({name: [1.0] for name in columns}), model="churn")

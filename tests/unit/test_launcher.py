@@ -17,8 +17,10 @@ import pytest
 from scorequeue.data_folder import DataFolder, DataFolderError
 from scorequeue.embedded_redis import SOCKET_PATH_MAX_BYTES, EmbeddedRedisError, choose_socket
 from scorequeue.launch_options import LaunchError, LaunchOptions, check_exposure, check_ports, resolve_host
-from scorequeue.launcher import describe_ready
+from scorequeue.launcher import describe_ready, read_lease_seconds, stop_leftovers
+from scorequeue.processes import ProcessGroup, read_start_time
 from scorequeue.service_processes import MARKER, list_service_processes, make_environment
+from scorequeue.supervisor import write_record
 
 KEYED = {"SCOREQUEUE_API_KEYS": "me:secret"}
 
@@ -99,6 +101,35 @@ def test_ready_line_names_all_addresses() -> None:
 
     assert describe_ready(make_options()) == line
     assert describe_ready(make_options(host="::1", flower_port=None)).startswith("ready: API http://[::1]:8000  work")
+
+
+def test_leftovers_are_stopped_before_a_start(folder: DataFolder) -> None:
+    """A process that the last `up` recorded and did not stop is gone before anything is started."""
+    said: list[str] = []
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as child:
+        group = ProcessGroup("API", child.pid, read_start_time(child.pid) or "", 0, 5.0)
+        write_record(folder.run / "children.json", [group])
+
+        assert stop_leftovers(folder, said.append)
+
+        assert child.wait(10) == -signal.SIGTERM
+    assert "was not stopped in order" in said[0]
+
+
+def test_damaged_record_does_not_prevent_a_start(folder: DataFolder) -> None:
+    """A record that cannot be read is said, and the start goes on."""
+    said: list[str] = []
+    (folder.run / "children.json").write_text("{")
+
+    assert not stop_leftovers(folder, said.append)
+
+    assert "processes of an earlier start may still run" in said[0]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("2.5", 2.5), ("soon", 5.0)])
+def test_lease_is_read_as_the_workers_read_it(text: str, seconds: float) -> None:
+    """The lease is the user's, or the default if the workers will refuse what the user wrote."""
+    assert read_lease_seconds({"SCOREQUEUE_LEASE_SECONDS": text}) == seconds
 
 
 def test_folder_is_locked_by_one(folder: DataFolder) -> None:

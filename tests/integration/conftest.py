@@ -1,0 +1,69 @@
+"""Real servers: the Valkey that is embedded, and Debian's redis-server; every test runs on both."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from scorequeue.embedded_redis import find_binary
+from shared.connection import connect
+from shared.store import JobStore
+from tests.conftest import WaitUntil
+from tests.leaks import find_leaks
+from tests.tools import require_tool
+
+
+@pytest.fixture(scope="session", params=["valkey", "redis-server"])
+def redis_url(request: pytest.FixtureRequest, wait_until: WaitUntil) -> Iterator[str]:
+    """Start a real server on a private socket; give its address."""
+    binary = str(find_binary()) if request.param == "valkey" else require_tool("redis-server")
+    with tempfile.TemporaryDirectory(prefix="sq-") as folder:  # pytest's own is too long for a socket's name
+        url = f"unix://{folder}/r.sock"
+        options = ("--port", "0", "--unixsocket", f"{folder}/r.sock", "--save", "", "--dir", folder)
+        with subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL) as server:
+            try:
+                wait_until(lambda: _answers(url), 20, "the server to answer")
+                yield url
+            finally:
+                server.kill()
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    """Give a connection to an empty server."""
+    connection = connect(redis_url, timeout_seconds=10)
+    connection.flushall()
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def store(client: redis.Redis) -> Iterator[JobStore]:
+    """Give an empty job store; after the test, no key may be left that nobody would ever remove."""
+    yield JobStore(client)
+    assert find_leaks(client) == []
+
+
+@pytest.fixture
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a registry with a small classifier, ``iris:1``, and a regressor, ``line:1``."""
+    from tests.small_models import register_small_models
+
+    folder = tmp_path_factory.mktemp("models")
+    register_small_models(folder)
+    return folder
+
+
+def _answers(url: str) -> bool:
+    connection = connect(url)
+    try:
+        return bool(connection.ping())
+    except redis.RedisError:
+        return False
+    finally:
+        connection.close()
