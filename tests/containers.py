@@ -106,6 +106,10 @@ class Container:
         )
         assert done.returncode == 0, f"{self.image}: {done.stdout}{done.stderr}"
 
+    def is_running(self) -> bool:
+        """Tell whether the started command still runs."""
+        return self._process is not None and self._process.poll() is None
+
     def stop(self, timeout: float) -> int:
         """Send SIGTERM to the started command, as Docker does; return its exit status."""
         assert self._process is not None
@@ -118,7 +122,7 @@ class Container:
 
     def remove(self) -> None:
         """End what still runs and remove the container."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self.is_running():
             self._process.kill()
             self._process.wait(timeout=10)
         _buildah("rm", self._id)

@@ -22,6 +22,7 @@ from tests.tools import require_tool
 
 KEY = "a-key-of-this-test"
 MODEL = "breast-cancer"
+SERVICES = ("api", "worker", "worker-files", "flower")
 
 WaitUntil = Callable[..., object]
 
@@ -77,11 +78,13 @@ class Service:
         self.make_container("worker", "worker", SCOREQUEUE_WORKER_METRICS_PORT=str(self.metrics_port))
         self.make_container("worker-files", "worker", SCOREQUEUE_WORKER_METRICS_PORT="0")
         self.make_container("flower", "worker", FLOWER_ADDRESS="127.0.0.1", FLOWER_PORT=str(self.flower_port))
-        for name in ("api", "worker", "worker-files", "flower"):
+        for name in SERVICES:
             self.containers[name].start(read_compose_service(name).get("command"))
 
     def is_ready(self) -> bool:
-        """Tell whether the API is ready, workers serve both queues, and Flower is there."""
+        """Tell whether the API is ready, workers serve both queues, and Flower is there; fails when one has ended."""
+        for name in SERVICES:
+            assert self.containers[name].is_running(), f"{name} has ended"
         try:
             ready = self.ask("/ready")
             fetch(f"http://127.0.0.1:{self.flower_port}/healthcheck")
@@ -156,7 +159,7 @@ def service(tmp_path: Path, wait_until: WaitUntil) -> Iterator[Service]:
         finally:
             for name, container in service.containers.items():
                 container.remove()
-                if name != "train-demo":
+                if name in SERVICES:
                     print(f"--- {name}\n{container.read_log()}")  # noqa: T201 # shown by pytest if the test fails
 
 
@@ -214,5 +217,5 @@ def test_images_are_healthy_and_end_when_told(service: Service) -> None:
     assert b"scorequeue_redis_up 1.0" in service.fetch("/metrics")
     assert b"scorequeue_model_load_seconds_count" in fetch(f"http://127.0.0.1:{service.metrics_port}")
 
-    for name in ("flower", "worker-files", "worker", "api"):
+    for name in reversed(SERVICES):
         assert service.containers[name].stop(timeout=30) == 0, name

@@ -19,7 +19,7 @@ from shared.records import (
 
 def scan(data: bytes, block_bytes: int = 1 << 20, **options: int) -> Plan:
     """Feed data in blocks of a size and return the plan."""
-    scanner = RecordScanner(**options)
+    scanner = RecordScanner(b",", **options)
     for start in range(0, len(data), block_bytes):
         scanner.feed(data[start : start + block_bytes])
     return scanner.finish()
@@ -139,8 +139,10 @@ def test_columns_are_known_before_the_upload_ends() -> None:
     scanner = RecordScanner()
 
     scanner.feed(b"\xef\xbb\xbfage,na")
-    assert scanner.columns is None
+    too_early = scanner.columns
     scanner.feed(b"me\n1")
+
+    assert too_early is None
     assert scanner.columns == ["age", "name"]
     assert scanner.header == b"\xef\xbb\xbfage,name\n"
 
