@@ -61,7 +61,11 @@ def _score(service: Service, *, single: bool) -> dict[str, Any]:
     matrix = _check_features(features, manifest, single=single)
     if len(matrix) > service.settings.max_job_rows:
         raise ServiceError("payload_too_large", f"At most {service.settings.max_job_rows} rows; send more as a file.")
-    job = await_job(service, submit_rows(service, get_tenant(), manifest, matrix, Options()), WAIT_SECONDS)
+    submitted = submit_rows(service, get_tenant(), manifest, matrix, Options())
+    job = await_job(service, submitted, WAIT_SECONDS)
+    if job is None:
+        service.store.cancel(submitted.id, get_tenant())
+        raise ServiceError("overloaded", "Too many requests wait for their answers here; try again.", retry_after=1)
     if not job.status.is_terminal:
         service.store.cancel(job.id, get_tenant())
         raise ServiceError("deadline_exceeded", f"Not scored within {WAIT_SECONDS:.0f} s; the job was canceled.")

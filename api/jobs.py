@@ -62,11 +62,10 @@ def show(job_id: str) -> Response:
     service = get_service()
     seconds = get_wait_seconds(service.settings.max_wait_seconds)
     job = _find(service, job_id)
-    if seconds and not job.status.is_terminal:
-        job = await_job(service, job, seconds)
-    response = answer_json(_describe(service, job))
+    ended = job if job.status.is_terminal or not seconds else await_job(service, job, seconds)
+    response = answer_json(_describe(service, ended or job))
     response.add_etag()
-    if seconds:
+    if seconds and ended:
         confirm_wait(response, seconds)
     response.make_conditional(request)
     return response
@@ -152,8 +151,8 @@ def list_queues() -> Response:
     return answer_json({"queues": queues, "workers": len(service.store.list_workers())})
 
 
-def await_job(service: Service, job: Job, seconds: float) -> Job:
-    """Return the job when it has ended, or as it is after `seconds`, or at once if too many wait already."""
+def await_job(service: Service, job: Job, seconds: float) -> Job | None:
+    """Return the job when it has ended, or as it is after `seconds`; None at once if too many wait already."""
     until = time.monotonic() + seconds
     with service.waiters.expect(job.id) as ended:
         while ended is not None:
@@ -164,7 +163,7 @@ def await_job(service: Service, job: Job, seconds: float) -> Job:
             if latest.status.is_terminal or remaining <= 0:
                 return latest
             ended.wait(min(remaining, LOOK_SECONDS))
-    return job
+    return None
 
 
 def _submit_rows(service: Service) -> Response:
@@ -178,6 +177,8 @@ def _submit_rows(service: Service) -> Response:
         return _answer_submitted(job, None)
     try:
         ended = await_job(service, job, seconds)
+        if ended is None:
+            return _answer_submitted(job, None)
         if not ended.status.is_terminal:
             return confirm_wait(_answer_submitted(ended, _describe(service, ended)), seconds)
         result = service.store.read_result(job.id)

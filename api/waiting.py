@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 
 import redis
@@ -34,10 +33,15 @@ class Waiters:
         self._places = threading.BoundedSemaphore(most)
         self._events: dict[str, list[threading.Event]] = {}
         self._lock = threading.Lock()
+        self._stop = threading.Event()
 
     def start(self) -> None:
-        """Listen in a thread, for the life of the process."""
+        """Listen in a thread, until `stop` or the end of the process."""
         threading.Thread(target=self._run, name="waiters", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the thread within a second or so."""
+        self._stop.set()
 
     @contextlib.contextmanager
     def expect(self, job_id: str) -> Iterator[threading.Event | None]:
@@ -64,21 +68,20 @@ class Waiters:
             self._places.release()
 
     def _run(self) -> None:
-        while True:
+        while not self._stop.is_set():
             try:
                 self._listen()
             except redis.RedisError as error:
                 logger.warning("not told of finished jobs for now; who waits looks for itself", error=str(error))
-                time.sleep(0.5)
+                self._stop.wait(0.5)
 
     def _listen(self) -> None:
-        client = connect(self._redis_url)
-        subscription = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
-        subscription.subscribe(_CHANNEL)
-        while True:
-            message = subscription.get_message(timeout=1.0)
-            if message is not None:
-                self._wake(message["data"].decode().split(" "))
+        with connect(self._redis_url) as client, client.pubsub(ignore_subscribe_messages=True) as subscription:
+            subscription.subscribe(_CHANNEL)
+            while not self._stop.is_set():
+                message = subscription.get_message(timeout=1.0)
+                if message is not None:
+                    self._wake(message["data"].decode().split(" "))
 
     def _wake(self, job_ids: list[str]) -> None:
         with self._lock:

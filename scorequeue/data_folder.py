@@ -60,6 +60,11 @@ class DataFolder:
         """Counters that processes share; they start anew with the service."""
         return self.run / "metrics"
 
+    @property
+    def other_metrics(self) -> Path:
+        """Counters of the processes beside API and workers, which nobody reads."""
+        return self.metrics / "others"
+
     def make(self) -> None:
         """Create what is missing; nobody else may read it.
 
@@ -79,7 +84,7 @@ class DataFolder:
     def clear_metrics(self) -> None:
         """Empty the folder of shared counters: the process ids in its file names mean nothing any more."""
         shutil.rmtree(self.metrics, ignore_errors=True)
-        self.metrics.mkdir(mode=0o700, exist_ok=True)
+        self.other_metrics.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -128,9 +128,14 @@ class _Data:
     def __init__(self, folder: Path, models: Path) -> None:
         self.file = OUTPUT_FOLDER / f"{CLASSIFIER}.csv"
         self.scored_file = OUTPUT_FOLDER / f"{CLASSIFIER}-scored.csv"
-        run_worker_command(["demo-csv", CLASSIFIER, self.file, "--repeat", str(FILE_REPEATS)])
-        self.rows, self.answers = _predict_directly(CLASSIFIER, folder, models)
-        self.regressor_rows, self.regressor_answers = _predict_directly(REGRESSOR, folder, models)
+        repeated: list[str | Path] = ["demo-csv", CLASSIFIER, self.file, "--repeat", str(FILE_REPEATS)]
+        # Most of the time of each command is the import of scikit-learn: one command a core.
+        with ThreadPoolExecutor(3) as threads:
+            written = threads.submit(run_worker_command, repeated)
+            one, two = threads.map(lambda name: _predict_directly(name, folder, models), (CLASSIFIER, REGRESSOR))
+            written.result()
+        self.rows, self.answers = one
+        self.regressor_rows, self.regressor_answers = two
 
 
 def _demonstrate(folder: Path, port: int, report: _Report) -> None:

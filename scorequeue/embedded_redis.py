@@ -5,6 +5,7 @@ Only the package's program is used; it is supervised like every other. It must n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -85,6 +86,15 @@ def choose_socket(data: Path) -> Path:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise EmbeddedRedisError(f"{path.parent} must be a folder that only you can enter (mode 0700)")
     return path
+
+
+def remove_socket(unix_socket: Path, data: Path) -> None:
+    """Remove what a stopped server leaves outside its data folder: a killed one its socket, and the folder."""
+    if unix_socket.parent != data / "run":
+        unix_socket.unlink(missing_ok=True)
+        # Not empty: not only ours after all.
+        with contextlib.suppress(OSError):
+            unix_socket.parent.rmdir()
 
 
 def write_config(path: Path, data: Path, unix_socket: Path) -> None:

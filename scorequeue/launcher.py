@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scorequeue.data_folder import DataFolder, DataFolderError
-from scorequeue.embedded_redis import Answer, EmbeddedRedisError, choose_socket, ping
+from scorequeue.embedded_redis import Answer, EmbeddedRedisError, choose_socket, ping, remove_socket
 from scorequeue.launch_options import (
     LaunchError,
     LaunchOptions,
@@ -154,6 +154,8 @@ class _Launch:
         finally:
             self._terminal.say("stopping")
             self._supervisor.stop(self._signals.is_hurried)
+            if self._socket:
+                remove_socket(self._socket, self._folder.root)
             self._terminal.say("stopped")
         if self._signals.is_hurried():
             raise LaunchError("stopped by force: what was running was cut off, and is taken up again later", 1)

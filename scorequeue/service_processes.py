@@ -25,7 +25,8 @@ def make_environment(folder: DataFolder, environ: Mapping[str, str], redis_url: 
     Relative folders are made absolute, because the processes run elsewhere.
     """
     environment = dict(environ)
-    environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    # What Flower and the demo's training count must not mix with the counters of API and workers.
+    environment["PROMETHEUS_MULTIPROC_DIR"] = str(folder.other_metrics)
     environment[MARKER] = str(folder.root)
     environment["SCOREQUEUE_REDIS_URL"] = redis_url
     for name, default in (("SCOREQUEUE_FILE_STORE", folder.files), ("SCOREQUEUE_MODELS", folder.models)):
@@ -46,7 +47,7 @@ def list_service_processes(
     options: LaunchOptions, folder: DataFolder, environment: dict[str, str]
 ) -> list[ProcessSpec]:
     """List the processes beside Redis, in the order in which they are started."""
-    # One folder of counters for API and workers; Flower's would only mix with them.
+    # One folder of counters for API and workers, since what one of them counts the API shows.
     counted = {**environment, "PROMETHEUS_MULTIPROC_DIR": str(folder.metrics)}
     # Several processes score side by side: threads of each would only fight for the same processors.
     single = {**counted, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")}
@@ -83,10 +84,11 @@ def list_service_processes(
         specs.append(
             ProcessSpec(
                 "Flower",
-                # It asks nobody who they are, so: this machine only, and nothing that changes anything.
+                # It asks nobody who they are, so: this machine only, and nothing that changes anything. Its API of
+                # tasks is then harmless too, and is refused without the variable.
                 (*celery, "flower", "--address=127.0.0.1", f"--port={options.flower_port}", "--read_only"),
                 folder.logs / "flower.log",
-                environment,
+                {**environment, "FLOWER_UNAUTHENTICATED_API": "true"},
                 folder.run,
                 stop_stage=2,
                 stop_seconds=5.0,

@@ -25,8 +25,9 @@ def _read(name: str) -> str:
 def _assemble(name: str) -> str:
     # `flags=` makes Redis 7 refuse to start a script that takes memory when there is none, and lets the rest run.
     shebang = "#!lua" if name in _GROWING else "#!lua flags=allow-oom"
-    parts = [shebang, _read("prelude"), _read("chunks") if name in _USING_CHUNKS else "", _read(name)]
-    return "\n".join(parts)
+    chunks = _read("chunks") if name in _USING_CHUNKS else ""
+    body = f"local function main()\n{_read(name)}end\nlocal reply = main()\nwrite_counts()\nreturn reply"
+    return "\n".join((shebang, _read("prelude"), chunks, body))
 
 
 class Scripts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
@@ -15,17 +16,11 @@ IRIS_COLUMNS = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
 
 def register_small_models(folder: Path) -> Registry:
     """Register ``iris:1`` (three classes) and ``line:1`` (y = 2a + 3b + 1)."""
-    import pandas as pd
-
     registry = Registry(folder)
     iris = load_iris()
-    frame = pd.DataFrame(iris.data, columns=IRIS_COLUMNS)
-    names = iris.target_names[iris.target]
-    register_model(
-        LogisticRegression(max_iter=1000).fit(frame.to_numpy(), names), "iris", registry=registry, sample=frame
-    )
-    line = pd.DataFrame([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], columns=["a", "b"])
-    register_model(
-        LinearRegression().fit(line.to_numpy(), [1.0, 3.0, 4.0, 6.0]), "line", registry=registry, sample=line
-    )
+    classifier = LogisticRegression(max_iter=1000).fit(iris.data, iris.target_names[iris.target])
+    register_model(classifier, "iris", registry=registry, sample=iris.data, columns=IRIS_COLUMNS)
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    regressor = LinearRegression().fit(corners, [1.0, 3.0, 4.0, 6.0])
+    register_model(regressor, "line", registry=registry, sample=corners, columns=["a", "b"])
     return registry

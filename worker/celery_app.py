@@ -9,7 +9,8 @@ from typing import Any
 # prometheus_client decides at its import whether its values are shared between processes. The children of this
 # worker must share them, or each scrape would show one child's (anchors: 10 to 25 times too low).
 if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="scorequeue-metrics-")
+    _folder = tempfile.TemporaryDirectory(prefix="scorequeue-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _folder.name
 
 from celery import signals
 

@@ -9,9 +9,7 @@ if job.s ~= 'queued' and job.s ~= 'running' then return job.s end
 if job.kind == 'file' then
   for _, chunk in ipairs(list_offered(id)) do
     if redis.call('HGET', chunk_key(id, chunk), 's') == 'queued' then
-      withdraw(chunk_key(id, chunk))
-      redis.call('DEL', chunk_key(id, chunk))
-      redis.call('SREM', 'sq:offered:' .. id, chunk)
+      forget_chunk(id, chunk)
     end
   end
   if redis.call('SCARD', 'sq:offered:' .. id) > 0 then

@@ -79,6 +79,6 @@ if trials_first then claim_trial() end
 if #units == 0 then claim_waiting() end
 if #units == 0 and not trials_first then claim_trial() end
 
-local more = count_waiting(queue) > 0 and 1 or 0
+local more = sum_waiting(queue, 'units') > 0 and 1 or 0
 local wake = (more == 1 and #units > 0) and mark_wakeup(queue) or 0
 return {now, more, wake, units}

@@ -2,19 +2,17 @@
 -- ARGV: id, chunk, owner, attempt, rows succeeded, rows failed, ledger entry, chunks to offer
 -- Returns {stored (1/0), wake-up to publish (1/0)}
 local id, chunk, owner, attempt = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local unit_key, key, now = chunk_key(id, chunk), job_key(id), read_clock()
-if not is_held(read_fields(unit_key, 's', 'o', 'a'), owner, attempt) then return {0, 0} end
+local key, now = job_key(id), read_clock()
+if not is_held(read_unit(chunk_key(id, chunk)), owner, attempt) then return {0, 0} end
 
-withdraw(unit_key)
-redis.call('DEL', unit_key)
-redis.call('SREM', 'sq:offered:' .. id, chunk)
+forget_chunk(id, chunk)
 redis.call('HSET', 'sq:ledger:' .. id, chunk, ARGV[7])
 local succeeded = redis.call('HINCRBY', key, 'ok', ARGV[5])
 redis.call('HINCRBY', key, 'bad', ARGV[6])
 local done = redis.call('HINCRBY', key, 'done', 1)
 local job = read_fields(key, 'q', 'pr', 'cr', 'bad', 'cancel')
-redis.call('HINCRBY', queue_key(job.q), 'rows_succeeded', ARGV[5])
-redis.call('HINCRBY', queue_key(job.q), 'rows_failed', ARGV[6])
+count(job.q, 'rows_succeeded', ARGV[5])
+count(job.q, 'rows_failed', ARGV[6])
 
 local chunks = cjson.decode(job.cr)
 if job.cancel then
@@ -28,8 +26,8 @@ elseif job.bad == '0' then
 elseif succeeded > 0 then
   finish(id, 'partially_succeeded', now)
 else
-  finish(id, 'failed', now, cjson.encode({code = 'model_error',
-    detail = 'No row of the file could be scored; /errors lists why, row by row.'}))
+  finish(id, 'failed', now, {'e', cjson.encode({code = 'model_error',
+    detail = 'No row of the file could be scored; /errors lists why, row by row.'})})
 end
 redis.call('PUBLISH', 'sq:finished', id)
 return {1, 0}

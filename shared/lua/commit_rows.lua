@@ -5,16 +5,15 @@ local owner, now = ARGV[1], read_clock()
 local outcomes, finished = {}, {}
 for index = 2, #ARGV, 7 do
   local id, attempt, status = ARGV[index], ARGV[index + 1], ARGV[index + 2]
-  local key = job_key(id)
-  local job = read_fields(key, 's', 'o', 'a', 'q')
+  local job = read_fields(job_key(id), 's', 'o', 'a', 'q')
   local held = is_held(job, owner, attempt)
   if held then
-    redis.call('HSET', key, 'ok', ARGV[index + 3], 'bad', ARGV[index + 4])
-    redis.call('HDEL', key, 'k')
-    if ARGV[index + 5] ~= '' then redis.call('HSET', key, 'r', ARGV[index + 5]) end
-    finish(id, status, now, ARGV[index + 6] ~= '' and ARGV[index + 6] or nil)
-    redis.call('HINCRBY', queue_key(job.q), 'rows_succeeded', ARGV[index + 3])
-    redis.call('HINCRBY', queue_key(job.q), 'rows_failed', ARGV[index + 4])
+    local fields = {'ok', ARGV[index + 3], 'bad', ARGV[index + 4]}
+    if ARGV[index + 5] ~= '' then fields[5], fields[6] = 'r', ARGV[index + 5] end
+    if ARGV[index + 6] ~= '' then fields[5], fields[6] = 'e', ARGV[index + 6] end
+    finish(id, status, now, fields)
+    count(job.q, 'rows_succeeded', ARGV[index + 3])
+    count(job.q, 'rows_failed', ARGV[index + 4])
     finished[#finished + 1] = id
   end
   outcomes[#outcomes + 1] = held and 1 or 0

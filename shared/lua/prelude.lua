@@ -29,22 +29,41 @@ local function read_fields(key, ...)
   return fields
 end
 
+-- Counters are added up here and written once, at the end of the script: a micro-batch of 512 jobs changes the same
+-- few of them 512 times.
+local counts = {}
+
+local function count(queue, field, by)
+  local fields = counts[queue] or {}
+  counts[queue] = fields
+  fields[field] = (fields[field] or 0) + by
+end
+
+local function write_counts()
+  for queue, fields in pairs(counts) do
+    for field, by in pairs(fields) do
+      if by ~= 0 then redis.call('HINCRBY', queue_key(queue), field, by) end
+    end
+  end
+  counts = {}
+end
+
 local function add_waiting(queue, name, units, rows)
-  redis.call('HINCRBY', queue_key(queue), 'units:' .. name, units)
-  redis.call('HINCRBY', queue_key(queue), 'rows:' .. name, rows)
+  count(queue, 'units:' .. name, units)
+  count(queue, 'rows:' .. name, rows)
 end
 
 local function add_claimed(queue, units, rows)
-  redis.call('HINCRBY', queue_key(queue), 'claimed_units', units)
-  redis.call('HINCRBY', queue_key(queue), 'claimed_rows', rows)
+  count(queue, 'claimed_units', units)
+  count(queue, 'claimed_rows', rows)
 end
 
-local function count_waiting(queue)
-  local units = 0
-  for _, name in ipairs({'high', 'normal', 'low', 'trial'}) do
-    units = units + (tonumber(redis.call('HGET', queue_key(queue), 'units:' .. name)) or 0)
-  end
-  return units
+local function sum_waiting(queue, what)
+  write_counts()
+  local sum = 0
+  local values = redis.call('HMGET', queue_key(queue), what .. ':high', what .. ':normal', what .. ':low', what .. ':trial')
+  for _, value in ipairs(values) do sum = sum + (tonumber(value or nil) or 0) end
+  return sum
 end
 
 local function open_queue(queue)
@@ -63,18 +82,26 @@ local function offer(key, queue, name, id, chunk, rows)
   add_waiting(queue, name, 1, rows)
 end
 
--- Takes a unit out of its stream and out of the counts, whatever its state.
-local function withdraw(key)
-  local unit = read_fields(key, 's', 'q', 'n', 'x', 'xs')
+-- Takes a unit out of its stream and out of the counts, whatever its state; its fields are the caller's to clear.
+local function withdraw(unit)
   if not unit.x then return end
-  redis.call('XACK', stream_key(unit.q, unit.xs), GROUP, unit.x)
-  redis.call('XDEL', stream_key(unit.q, unit.xs), unit.x)
+  local stream = stream_key(unit.q, unit.xs)
+  redis.call('XACK', stream, GROUP, unit.x)
+  redis.call('XDEL', stream, unit.x)
   if unit.s == 'queued' then
     add_waiting(unit.q, unit.xs, -1, -unit.n)
   else
     add_claimed(unit.q, -1, -unit.n)
   end
-  redis.call('HDEL', key, 'x', 'xs', 'o', 'sq')
+end
+
+local function read_unit(key) return read_fields(key, 's', 'q', 'n', 'x', 'xs', 'o', 'a', 'k') end
+
+local function forget_chunk(id, chunk)
+  local key = chunk_key(id, chunk)
+  withdraw(read_unit(key))
+  redis.call('DEL', key)
+  redis.call('SREM', 'sq:offered:' .. id, chunk)
 end
 
 -- Only the process that holds the claim may commit: same owner, same attempt, still running.
@@ -86,33 +113,28 @@ local function list_offered(id)
   return redis.call('SMEMBERS', 'sq:offered:' .. id)
 end
 
--- Ends a job for good. A terminal status never changes: callers check before.
-local function finish(id, status, now, problem, keep_payload)
+-- Ends a job for good. A terminal status never changes: callers check before. `more` are further fields to set.
+local function finish(id, status, now, more, keep_payload)
   local key = job_key(id)
-  local job = read_fields(key, 'q', 'g', 't', 'kind')
+  local job = read_fields(key, 'q', 'g', 'kind', 's', 'n', 'x', 'xs')
   if job.kind == 'file' then
-    for _, chunk in ipairs(list_offered(id)) do
-      withdraw(chunk_key(id, chunk))
-      redis.call('DEL', chunk_key(id, chunk))
-    end
-    redis.call('DEL', 'sq:offered:' .. id)
+    for _, chunk in ipairs(list_offered(id)) do forget_chunk(id, chunk) end
     redis.call('PEXPIREAT', 'sq:ledger:' .. id, now + job.g + HOUR)
   else
-    withdraw(key)
+    withdraw(job)
   end
-  redis.call('HSET', key, 's', status, 'f', now)
-  if problem then redis.call('HSET', key, 'e', problem) end
-  if not keep_payload then redis.call('HDEL', key, 'p') end
+  redis.call('HSET', key, 's', status, 'f', now, unpack(more or {}))
+  redis.call('HDEL', key, 'x', 'xs', 'o', 'sq', 'k', keep_payload and 'x' or 'p')
   redis.call('ZREM', 'sq:deadlines', id)
   redis.call('ZADD', 'sq:retention', now + job.g, id)
   -- The sweep removes the job and its files when it is due; this is for the day nobody sweeps.
   redis.call('PEXPIREAT', key, now + job.g + HOUR)
-  redis.call('HINCRBY', queue_key(job.q), 'finished:' .. status, 1)
+  count(job.q, 'finished:' .. status, 1)
 end
 
 local function expire(id, now)
-  finish(id, 'expired', now, cjson.encode({code = 'deadline_exceeded',
-    detail = 'The job was still waiting at its deadline; it was not scored.'}))
+  finish(id, 'expired', now, {'e', cjson.encode({code = 'deadline_exceeded',
+    detail = 'The job was still waiting at its deadline; it was not scored.'})})
 end
 
 -- Sets the mark of an outstanding wake-up; true if the caller is to publish it.

@@ -9,40 +9,38 @@ local moved, dead, finished = 0, 0, {}
 
 local function give_back(id, chunk, entry)
   local key = chunk == '' and job_key(id) or chunk_key(id, chunk)
-  local unit = read_fields(key, 's', 'o', 'x', 'n', 'k')
+  local unit = read_unit(key)
   if unit.s ~= 'running' or unit.o ~= owner or unit.x ~= entry then return end
   local job = read_fields(job_key(id), 'd', 't', 'cancel')
   if chunk ~= '' and job.cancel then
-    withdraw(key)
-    redis.call('DEL', key)
-    redis.call('SREM', 'sq:offered:' .. id, chunk)
+    forget_chunk(id, chunk)
     if redis.call('SCARD', 'sq:offered:' .. id) == 0 then
       finish(id, 'canceled', now)
       finished[#finished + 1] = id
     end
     return
   end
-  withdraw(key)
   -- Its rows are no longer shown to the model (worker/files.py), so what fails now is the file or the store.
   if chunk ~= '' and (tonumber(unit.k) or 0) >= MAX_STRIKES + 2 then
-    finish(id, 'failed', now, cjson.encode({code = 'worker_lost', detail = 'Chunk ' .. chunk ..
-      ' could not be scored, nor could its rows be marked as failed; see the log of the workers.'}))
+    finish(id, 'failed', now, {'e', cjson.encode({code = 'worker_lost', detail = 'Chunk ' .. chunk ..
+      ' could not be scored, nor could its rows be marked as failed; see the log of the workers.'})})
     finished[#finished + 1] = id
     return
   end
   if chunk == '' and (tonumber(unit.k) or 0) >= MAX_STRIKES then
-    redis.call('HSET', key, 'ok', 0, 'bad', unit.n)
-    finish(id, 'failed', now, cjson.encode({code = 'worker_lost', detail = 'Scoring this job alone ended its ' ..
-      'worker ' .. MAX_STRIKES .. ' times; it was given up. Retry puts it back as a new job.'}), true)
+    finish(id, 'failed', now, {'ok', 0, 'bad', unit.n, 'e', cjson.encode({code = 'worker_lost',
+      detail = 'Scoring this job alone ended its worker ' .. MAX_STRIKES .. ' times; it was given up. ' ..
+      'Retry puts it back as a new job.'})}, true)
     redis.call('ZADD', 'sq:dead:' .. job.t, now, id)
-    redis.call('HINCRBY', queue_key(queue), 'dead_letters', 1)
+    count(queue, 'dead_letters', 1)
     finished[#finished + 1] = id
     dead = dead + 1
     return
   end
+  withdraw(unit)
   offer(key, queue, 'trial', id, chunk, unit.n)
   if chunk == '' then redis.call('ZADD', 'sq:deadlines', job.d, id) end
-  redis.call('HINCRBY', queue_key(queue), 'redelivered', 1)
+  count(queue, 'redelivered', 1)
   moved = moved + 1
 end
 

@@ -10,10 +10,7 @@ if redis.call('EXISTS', key) == 1 then return {'repeated', 0, 0, 0} end
 open_queue(queue)
 
 if kind == 'rows' then
-  local waiting = 0
-  for _, name in ipairs({'high', 'normal', 'low', 'trial'}) do
-    waiting = waiting + (tonumber(redis.call('HGET', queue_key(queue), 'rows:' .. name)) or 0)
-  end
+  local waiting = sum_waiting(queue, 'rows')
   if waiting > 0 and waiting + rows > limit then
     return {'full', 0, waiting, redis.call('HGET', queue_key(queue), 'speed') or '0'}
   end
@@ -23,7 +20,7 @@ redis.call('HSET', key, 's', 'queued', 'kind', kind, 'q', queue, 't', tenant, 'p
   'c', now, 'd', now + ARGV[7], 'g', ARGV[8], 'a', 0, 'doc', ARGV[9])
 redis.call('ZADD', 'sq:jobs:' .. tenant, 0, id)
 redis.call('ZADD', 'sq:deadlines', now + ARGV[7], id)
-redis.call('HINCRBY', queue_key(queue), 'submitted', 1)
+count(queue, 'submitted', 1)
 
 if kind == 'rows' then
   redis.call('HSET', key, 'p', ARGV[10])

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import pytest
 
 from scorequeue import Client, JobFailed, RequestRefused
 from scorequeue.demo_checks import Answer, Differences, compare_answers, compare_files, list_answers
+
+pytestmark = pytest.mark.timeout(600)
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds that a job may take on a busy machine.
@@ -39,19 +42,22 @@ def client(service: Any) -> Client:
 def data(folder: Path) -> dict[str, Path]:
     """Write the data sets as CSV."""
     paths = {name: folder / f"{name}.csv" for name in (CLASSIFIER, REGRESSOR)}
-    for name, path in paths.items():
-        run_worker("demo-csv", name, path)
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda name: run_worker("demo-csv", name, paths[name]), paths))
     return paths
 
 
 @pytest.fixture(scope="module")
 def direct(service: Any, folder: Path, data: dict[str, Path]) -> dict[str, list[Answer]]:
     """Call the models directly on their data sets."""
-    answers = {}
-    for name, path in data.items():
-        run_worker("predict", "--models", service.models, name, path, folder / f"{name}.json")
-        answers[name] = list_answers(json.loads((folder / f"{name}.json").read_bytes()))
-    return answers
+
+    def predict(name: str) -> list[Answer]:
+        answers = folder / f"{name}.json"
+        run_worker("predict", "--models", service.models, name, data[name], answers)
+        return list_answers(json.loads(answers.read_bytes()))
+
+    with ThreadPoolExecutor() as threads:
+        return dict(zip(data, threads.map(predict, data), strict=True))
 
 
 def run_worker(*arguments: str | Path) -> None:

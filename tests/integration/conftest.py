@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from scorequeue.embedded_redis import find_binary
 from shared.connection import connect
+from shared.settings import Settings
 from shared.store import JobStore
+from tests.api_under_test import ApiUnderTest
 from tests.conftest import WaitUntil
 from tests.leaks import find_leaks
 from tests.tools import require_tool
@@ -49,14 +53,41 @@ def store(client: redis.Redis) -> Iterator[JobStore]:
     assert find_leaks(client) == []
 
 
-@pytest.fixture
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a registry with a small classifier, ``iris:1``, and a regressor, ``line:1``."""
+@pytest.fixture(scope="session")
+def registered_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Register the small models once; read only."""
     from tests.small_models import register_small_models
 
-    folder = tmp_path_factory.mktemp("models")
+    folder = tmp_path_factory.mktemp("registered")
     register_small_models(folder)
     return folder
+
+
+@pytest.fixture
+def models(registered_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a registry of its own with a small classifier, ``iris:1``, and a regressor, ``line:1``."""
+    return Path(shutil.copytree(registered_models, tmp_path_factory.mktemp("models"), dirs_exist_ok=True))
+
+
+@pytest.fixture
+def start_api(redis_url: str, store: JobStore, models: Path, tmp_path: Path) -> Iterator[Callable[..., ApiUnderTest]]:
+    """Return a function that starts the front end on an empty server, with the settings that a test wants."""
+    running: list[ApiUnderTest] = []
+
+    def start(**settings: Any) -> ApiUnderTest:
+        chosen = {"redis_url": redis_url, "models": models, "file_store": tmp_path / "files"} | settings
+        running.append(ApiUnderTest(Settings(**chosen)))
+        return running[-1]
+
+    yield start
+    for api in running:
+        api.close()
+
+
+@pytest.fixture
+def api(start_api: Callable[..., ApiUnderTest]) -> ApiUnderTest:
+    """Give the front end with the default settings."""
+    return start_api()
 
 
 def _answers(url: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from scorequeue.data_folder import DataFolder
-from scorequeue.embedded_redis import Answer, choose_socket, find_binary, ping, write_config
+from scorequeue.embedded_redis import Answer, choose_socket, find_binary, ping, remove_socket, write_config
 
 WaitUntil = Callable[..., object]
 
@@ -27,6 +27,8 @@ def run_server(folder: DataFolder, wait_until: WaitUntil) -> Iterator[Path]:
             yield unix_socket
         finally:
             server.kill()
+            server.wait(10)
+            remove_socket(unix_socket, folder.root)
 
 
 def ask(unix_socket: Path, command: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import socket
@@ -195,10 +196,10 @@ def test_api_image_has_no_scikit_learn() -> None:
 def test_images_score_jobs(service: Service, wait_until: WaitUntil) -> None:
     """A rows job and a file, scored through the images, get the answers that the model gives when called directly."""
     lines, expected = score_directly(service.containers["train-demo"])
-    columns = lines[0].split(",")[: len(service.ask("/v1/models")["models"][0]["signature"]["columns"])]
-    rows = [[float(field) for field in line.split(",")[: len(columns)]] for line in lines[1:]]
+    columns = [column["name"] for column in service.ask(f"/v1/models/{MODEL}/versions/1")["signature"]["columns"]]
+    rows = [[float(record[name]) for name in columns] for record in csv.DictReader(lines[:101])]
 
-    job = service.ask("/v1/jobs", {"model": MODEL, "rows": rows[:100]})
+    job = service.ask("/v1/jobs", {"model": MODEL, "rows": rows})
     file_job = json.loads(service.fetch(f"/v1/jobs?model={MODEL}", "\n".join(lines).encode(), "text/csv"))
     wait_for_job(service, job, wait_until)
     wait_for_job(service, file_job, wait_until)

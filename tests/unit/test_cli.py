@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from recorded_service import JOB_ID, Answer, RecordedService, job_record, problem
 
 import scorequeue
 from scorequeue.cli import main
+from tests.unit.recorded_service import JOB_ID, Answer, RecordedService, job_record, problem
 
 JOB = f"/v1/jobs/{JOB_ID}"
 ACCEPTED = Answer(job_record("queued"), 202, {"Location": JOB})

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from recorded_service import JOB_ID, Answer, RecordedService, job_record, problem
 
 import scorequeue
 from scorequeue import (
@@ -26,6 +25,7 @@ from scorequeue import (
     ServiceUnreachable,
     WrongUse,
 )
+from tests.unit.recorded_service import JOB_ID, Answer, RecordedService, job_record, problem
 
 JOB = f"/v1/jobs/{JOB_ID}"
 ACCEPTED = Answer(job_record("queued"), 202, {"Location": JOB, "Retry-After": "1"})

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from scorequeue.data_folder import DataFolder, DataFolderError
-from scorequeue.embedded_redis import SOCKET_PATH_MAX_BYTES, EmbeddedRedisError, choose_socket
+from scorequeue.embedded_redis import SOCKET_PATH_MAX_BYTES, EmbeddedRedisError, choose_socket, remove_socket
 from scorequeue.launch_options import LaunchError, LaunchOptions, check_exposure, check_ports, resolve_host
 from scorequeue.launcher import describe_ready, read_lease_seconds, stop_leftovers
 from scorequeue.processes import ProcessGroup, read_start_time
@@ -182,7 +182,7 @@ def test_counters_start_anew(folder: DataFolder) -> None:
 
     folder.clear_metrics()
 
-    assert list(folder.metrics.iterdir()) == []
+    assert list(folder.metrics.glob("*.db")) == []
 
 
 def test_socket_is_in_the_data_folder_if_it_fits() -> None:
@@ -205,6 +205,9 @@ def test_unfit_socket_path_is_replaced(tmp_path: Path, monkeypatch: pytest.Monke
         assert path != choose_socket(tmp_path / (name + "b"))
         assert len(os.fsencode(path)) <= SOCKET_PATH_MAX_BYTES
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+        remove_socket(path, tmp_path / name)
+        assert not path.parent.exists()
 
 
 def test_socket_folder_of_others_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +256,7 @@ def test_each_queue_has_its_own_worker(folder: DataFolder) -> None:
     assert (rows.niceness, files.niceness) == (0, 5)
     assert api.stop_stage < rows.stop_stage == files.stop_stage < flower.stop_stage
     assert rows.environment["PROMETHEUS_MULTIPROC_DIR"] == str(folder.metrics)
-    assert "PROMETHEUS_MULTIPROC_DIR" not in flower.environment
+    assert flower.environment["PROMETHEUS_MULTIPROC_DIR"] == str(folder.other_metrics)
 
 
 def test_flower_can_be_left_out(folder: DataFolder) -> None:
