@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 import redis
@@ -20,7 +21,7 @@ from api.service import Service, answer_json, get_service
 from api.submission import Options, submit_rows
 from api.waiting import LOOK_SECONDS
 from shared.errors import Fault, ServiceError
-from shared.jobs import Job, Status, parse_queue
+from shared.jobs import Job, Status
 
 blueprint = Blueprint("jobs", __name__)
 
@@ -47,7 +48,7 @@ def submit() -> Response:
     if request.mimetype == "application/json":
         return _submit_rows(service)
     if request.mimetype in uploads.MEDIA_TYPES:
-        return _answer_submitted(uploads.submit_file(service, get_tenant()), None)
+        return answer_submitted(uploads.submit_file(service, get_tenant()), None)
     raise ServiceError(
         "unsupported_media_type",
         f"Content-Type {request.mimetype or '(none)'} is not taken here; send rows as application/json, or a file as "
@@ -61,9 +62,9 @@ def show(job_id: str) -> Response:
     """Show a job; with ``Prefer: wait=n`` as soon as it has ended, or after n seconds."""
     service = get_service()
     seconds = get_wait_seconds(service.settings.max_wait_seconds)
-    job = _find(service, job_id)
+    job = find_job(service, job_id)
     ended = job if job.status.is_terminal or not seconds else await_job(service, job, seconds)
-    response = answer_json(_describe(service, ended or job))
+    response = answer_json(describe_job(service, ended or job))
     response.add_etag()
     if seconds and ended:
         confirm_wait(response, seconds)
@@ -75,7 +76,7 @@ def show(job_id: str) -> Response:
 def show_result(job_id: str) -> Response:
     """Answer with what was scored, or with why it was not."""
     service = get_service()
-    job = _find(service, job_id)
+    job = find_job(service, job_id)
     if job.status in (Status.SUCCEEDED, Status.PARTIALLY_SUCCEEDED):
         if job.kind == "file":
             return answer_file_result(service, job)
@@ -94,7 +95,7 @@ def show_result(job_id: str) -> Response:
 def show_errors(job_id: str) -> Response:
     """List the rows that failed, as NDJSON."""
     service = get_service()
-    job = _find(service, job_id)
+    job = find_job(service, job_id)
     if job.kind == "file":
         return answer_file_errors(service, job)
     result = service.store.read_result(job_id)
@@ -107,20 +108,20 @@ def show_errors(job_id: str) -> Response:
 def cancel(job_id: str) -> Response:
     """Cancel a job: a rows job at once, a file job when its running chunks have stopped."""
     service = get_service()
-    before = _find(service, job_id)
+    before = find_job(service, job_id)
     outcome = service.store.cancel(job_id, get_tenant())
     if outcome == "unknown":
         raise _gone(job_id)
     if outcome not in ("canceled", "canceling") or (before.status.is_terminal and outcome != "canceled"):
         raise ServiceError("job_terminal", f"The job has already ended: it is {outcome}.")
-    return answer_json(_describe(service, _find(service, job_id)), 200 if outcome == "canceled" else 202)
+    return answer_json(describe_job(service, find_job(service, job_id)), 200 if outcome == "canceled" else 202)
 
 
 @blueprint.delete("/v1/jobs/<job_id>")
 def remove(job_id: str) -> Response:
     """Remove a job with its input and result; a commit that comes later is refused."""
     service = get_service()
-    _find(service, job_id)
+    find_job(service, job_id)
     service.files.remove(job_id)
     service.store.remove(job_id)
     return Response(status=204)
@@ -134,21 +135,15 @@ def list_jobs() -> Response:
     wanted = {name: request.args[name] for name in ("status", "model", "kind") if name in request.args}
     if wanted.get("status", Status.QUEUED) not in list(Status):
         raise ServiceError("invalid_parameter", f"status: expected one of {', '.join(Status)}.")
+    if wanted.get("kind", "rows") not in ("rows", "file"):
+        raise ServiceError("invalid_parameter", "kind: expected rows or file.")
     found, cursor = _collect_page(service, wanted, limit, request.args.get("after"))
     now = time.time_ns() // 1_000_000
     response = answer_json({"jobs": [job.describe(now, None) for job in found], "next": cursor})
     if cursor:
-        query = "&".join(f"{name}={value}" for name, value in [*wanted.items(), ("limit", limit), ("after", cursor)])
+        query = urlencode([*wanted.items(), ("limit", limit), ("after", cursor)])
         response.headers["Link"] = f'</v1/jobs?{query}>; rel="next"'
     return response
-
-
-@blueprint.get("/v1/queues")
-def list_queues() -> Response:
-    """Show what waits, for each model version that was ever used."""
-    service = get_service()
-    queues = [_describe_queue(service, queue) for queue in service.store.list_queues()]
-    return answer_json({"queues": queues, "workers": len(service.store.list_workers())})
 
 
 def await_job(service: Service, job: Job, seconds: float) -> Job | None:
@@ -174,18 +169,18 @@ def _submit_rows(service: Service) -> Response:
     seconds = get_wait_seconds(service.settings.max_wait_seconds)
     job = submit_rows(service, get_tenant(), manifest, matrix, wanted)
     if not seconds:
-        return _answer_submitted(job, None)
+        return answer_submitted(job, None)
     try:
         ended = await_job(service, job, seconds)
         if ended is None:
-            return _answer_submitted(job, None)
+            return answer_submitted(job, None)
         if not ended.status.is_terminal:
-            return confirm_wait(_answer_submitted(ended, _describe(service, ended)), seconds)
+            return confirm_wait(answer_submitted(ended, describe_job(service, ended)), seconds)
         result = service.store.read_result(job.id)
     except redis.RedisError:
         # The job is written down; that the store went away while we waited takes nothing back.
-        return _answer_submitted(job, None)
-    document = _describe(service, ended) | {"result": msgspec.Raw(result) if result else None}
+        return answer_submitted(job, None)
+    document = describe_job(service, ended) | {"result": msgspec.Raw(result) if result else None}
     headers = {"Location": f"/v1/jobs/{job.id}"}
     return confirm_wait(answer_json(document, 200, headers), seconds)
 
@@ -206,7 +201,14 @@ def _read_request(service: Service, body: bytes) -> RowsRequest:
         raise ServiceError("malformed_json", f"The body is not JSON: {error}.") from None
 
 
-def _find(service: Service, job_id: str) -> Job:
+def find_job(service: Service, job_id: str) -> Job:
+    """Return the caller's job.
+
+    Raises
+    ------
+    ServiceError
+        ``job_gone`` if it was removed, ``unknown_job`` if there never was one, or it is another's.
+    """
     job = service.store.read_job(job_id, get_tenant())
     if job is None:
         if service.store.was_issued(job_id, get_tenant(), time.time_ns() // 1_000_000):
@@ -219,7 +221,8 @@ def _gone(job_id: str) -> ServiceError:
     return ServiceError("job_gone", f"Job {job_id} was deleted, or is past its retention.")
 
 
-def _describe(service: Service, job: Job) -> dict[str, Any]:
+def describe_job(service: Service, job: Job) -> dict[str, Any]:
+    """Describe a job as the contract shows it, with its place in the queue and its problem in full."""
     document = job.describe(time.time_ns() // 1_000_000, service.store.read_position(job))
     if job.problem is not None:
         document["error"] = _expand_problem(job)
@@ -240,14 +243,15 @@ def _answer_failed(job: Job) -> Response:
     return answer_problem(problem["code"], problem["detail"], **members)
 
 
-def _answer_submitted(job: Job, document: dict[str, Any] | None) -> Response:
+def answer_submitted(job: Job, document: dict[str, Any] | None = None) -> Response:
+    """Answer 202 for a job that is written down."""
     description = document or job.describe(job.created, None)
     return answer_json(description, 202, {"Location": f"/v1/jobs/{job.id}", "Retry-After": "1"})
 
 
 def _read_limit() -> int:
     text = request.args.get("limit", str(_PAGE))
-    if not text.isdecimal() or not 1 <= int(text) <= _MOST_PAGE:
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= _MOST_PAGE:
         raise ServiceError("invalid_parameter", f"limit: expected a whole number from 1 to {_MOST_PAGE}.")
     return int(text)
 
@@ -278,19 +282,3 @@ def _is_wanted(job: Job, wanted: dict[str, str]) -> bool:
         and wanted.get("kind", job.kind) == job.kind
         and (model is None or model in (job.document.model, f"{job.document.model}:{job.document.version}"))
     )
-
-
-def _describe_queue(service: Service, queue: str) -> dict[str, Any]:
-    state = service.store.read_queue(queue)
-    kind, model, version = parse_queue(queue)
-    return {
-        "kind": kind,
-        "model": f"{model}:{version}",
-        "depth": state.waiting_units,
-        "rows": state.waiting_rows,
-        "outstanding_rows": state.outstanding_rows,
-        "depth_by_priority": {name: state.count(f"units:{name}") for name in state.ages_ms},
-        "oldest_age_seconds": max(state.ages_ms.values(), default=0) / 1000,
-        "rows_per_second": float(state.counters.get("speed", 0)) or None,
-        "paused": state.paused,
-    }

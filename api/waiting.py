@@ -11,7 +11,8 @@ import redis
 from shared.connection import connect
 from shared.logs import get_logger
 
-_CHANNEL = "sq:finished"
+#: What the scripts tell: jobs that ended, and jobs that were begun or came further.
+_ENDED, _MOVED = "sq:ended", "sq:moved"
 #: A message may be lost while the subscription is cut; so a waiting request looks for itself this often.
 LOOK_SECONDS = 2.0
 
@@ -31,7 +32,7 @@ class Waiters:
     def __init__(self, redis_url: str, most: int) -> None:
         self._redis_url = redis_url
         self._places = threading.BoundedSemaphore(most)
-        self._events: dict[str, list[threading.Event]] = {}
+        self._events: dict[tuple[str, str], list[threading.Event]] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
 
@@ -44,27 +45,35 @@ class Waiters:
         self._stop.set()
 
     @contextlib.contextmanager
-    def expect(self, job_id: str) -> Iterator[threading.Event | None]:
+    def expect(self, job_id: str, *, moves: bool = False) -> Iterator[threading.Event | None]:
         """Register interest in a job's end before looking at it, so that its end cannot slip between.
+
+        Parameters
+        ----------
+        moves : bool
+            Whether to be told of its progress too.
 
         Yields
         ------
         threading.Event or None
-            Set when the job has ended; None when too many wait already.
+            Set when there is something to look at; None when too many wait already.
         """
         if not self._places.acquire(blocking=False):
             yield None
             return
         event = threading.Event()
+        keys = [(_ENDED, job_id), (_MOVED, job_id)] if moves else [(_ENDED, job_id)]
         with self._lock:
-            self._events.setdefault(job_id, []).append(event)
+            for key in keys:
+                self._events.setdefault(key, []).append(event)
         try:
             yield event
         finally:
             with self._lock:
-                self._events[job_id].remove(event)
-                if not self._events[job_id]:
-                    del self._events[job_id]
+                for key in keys:
+                    self._events[key].remove(event)
+                    if not self._events[key]:
+                        del self._events[key]
             self._places.release()
 
     def _run(self) -> None:
@@ -77,14 +86,14 @@ class Waiters:
 
     def _listen(self) -> None:
         with connect(self._redis_url) as client, client.pubsub(ignore_subscribe_messages=True) as subscription:
-            subscription.subscribe(_CHANNEL)
+            subscription.subscribe(_ENDED, _MOVED)
             while not self._stop.is_set():
                 message = subscription.get_message(timeout=1.0)
                 if message is not None:
-                    self._wake(message["data"].decode().split(" "))
+                    self._wake(message["channel"].decode(), message["data"].decode().split(" "))
 
-    def _wake(self, job_ids: list[str]) -> None:
+    def _wake(self, channel: str, job_ids: list[str]) -> None:
         with self._lock:
             for job_id in job_ids:
-                for event in self._events.get(job_id, ()):
+                for event in self._events.get((channel, job_id), ()):
                     event.set()

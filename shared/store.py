@@ -256,6 +256,16 @@ class JobStore:
         found: list[bytes] = self.client.zrevrangebylex(f"sq:jobs:{tenant}", top, "-", start=0, num=most)  # type: ignore[assignment]
         return [job_id.decode() for job_id in found]
 
+    def list_dead_letters(self, tenant: str, most: int) -> list[str]:
+        """Return ids of a tenant's dead letters, the newest first."""
+        found: list[bytes] = self.client.zrevrange(f"sq:dead:{tenant}", 0, most - 1)  # type: ignore[assignment]
+        return [job_id.decode() for job_id in found]
+
+    def read_payload(self, job_id: str) -> bytes | None:
+        """Return the payload of a rows job, while it has one: until it ends, or for ever as a dead letter."""
+        payload: bytes | None = self.client.hget(f"sq:job:{job_id}", "p")  # type: ignore[assignment]
+        return payload
+
     # Claims
 
     def claim(

@@ -113,7 +113,7 @@ class Container:
     def stop(self, timeout: float) -> int:
         """Send SIGTERM to the started command, as Docker does; return its exit status."""
         assert self._process is not None
-        os.kill(int((self.folder / "pid").read_text()), signal.SIGTERM)
+        os.kill(self._read_pid(), signal.SIGTERM)
         return self._process.wait(timeout)
 
     def read_log(self) -> str:
@@ -123,9 +123,18 @@ class Container:
     def remove(self) -> None:
         """End what still runs and remove the container."""
         if self._process is not None and self.is_running():
-            self._process.kill()
+            try:
+                self.stop(timeout=30)
+            except FileNotFoundError:  # the command has not begun
+                self._process.kill()
+            except subprocess.TimeoutExpired:
+                # Killing buildah would leave the command running.
+                os.kill(self._read_pid(), signal.SIGKILL)
             self._process.wait(timeout=10)
         _buildah("rm", self._id)
+
+    def _read_pid(self) -> int:
+        return int((self.folder / "pid").read_text())
 
     def _complete(self, command: list[str] | tuple[str, ...]) -> list[str]:
         volumes = [part for host, inside in self._volumes.items() for part in ("-v", f"{host}:{inside}")]

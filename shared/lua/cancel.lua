@@ -18,5 +18,5 @@ if job.kind == 'file' then
   end
 end
 finish(id, 'canceled', read_clock())
-redis.call('PUBLISH', 'sq:finished', id)
+tell(ENDED, {id})
 return 'canceled'

@@ -13,7 +13,7 @@ end
 -- A process that slept past its lease gets a new one only together with new work.
 redis.call('SET', 'sq:alive:' .. owner, '{}', 'PX', lease, 'NX')
 
-local units, rows, bytes = {}, 0, 0
+local units, begun, rows, bytes = {}, {}, 0, 0
 
 -- Claims the next unit of one stream; false if nothing waits there.
 local function claim_next(name)
@@ -40,6 +40,7 @@ local function claim_next(name)
   if chunk ~= '' then
     redis.call('HSET', job_key(id), 's', 'running', 'a', math.max(attempt, tonumber(job.a) or 0))
   end
+  begun[#begun + 1] = id
   if not job.st then redis.call('HSET', job_key(id), 'st', now) end
   add_waiting(queue, name, -1, -unit.n)
   add_claimed(queue, 1, unit.n)
@@ -79,6 +80,7 @@ if trials_first then claim_trial() end
 if #units == 0 then claim_waiting() end
 if #units == 0 and not trials_first then claim_trial() end
 
+tell(MOVED, begun)
 local more = sum_waiting(queue, 'units') > 0 and 1 or 0
 local wake = (more == 1 and #units > 0) and mark_wakeup(queue) or 0
 return {now, more, wake, units}

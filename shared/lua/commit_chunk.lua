@@ -20,6 +20,7 @@ if job.cancel then
   finish(id, 'canceled', now)
 elseif done < #chunks then
   offer_chunks(id, job.q, job.pr, chunks, tonumber(ARGV[8]))
+  tell(MOVED, {id})
   return {1, mark_wakeup(job.q)}
 elseif job.bad == '0' then
   finish(id, 'succeeded', now)
@@ -29,5 +30,5 @@ else
   finish(id, 'failed', now, {'e', cjson.encode({code = 'model_error',
     detail = 'No row of the file could be scored; /errors lists why, row by row.'})})
 end
-redis.call('PUBLISH', 'sq:finished', id)
+tell(ENDED, {id})
 return {1, 0}

@@ -18,5 +18,5 @@ for index = 2, #ARGV, 7 do
   end
   outcomes[#outcomes + 1] = held and 1 or 0
 end
-if #finished > 0 then redis.call('PUBLISH', 'sq:finished', table.concat(finished, ' ')) end
+tell(ENDED, finished)
 return outcomes

@@ -10,5 +10,5 @@ for _, id in ipairs(due) do
   end
   redis.call('ZREM', 'sq:deadlines', id) -- a running job is past waiting; reclaim puts it back here
 end
-if #finished > 0 then redis.call('PUBLISH', 'sq:finished', table.concat(finished, ' ')) end
+tell(ENDED, finished)
 return #due

@@ -10,6 +10,8 @@ local TURNS = {'high', 'high', 'normal', 'high', 'high', 'normal', 'low', 'high'
 -- A job that ended alone with its worker this many times becomes a dead letter.
 local MAX_STRIKES = 3
 local HOUR = 3600000
+-- A dead letter waits for a person, and people have weekends.
+local DEAD_LETTER_RETENTION = 7 * 24 * HOUR
 
 local function read_clock()
   local time = redis.call('TIME')
@@ -20,6 +22,13 @@ local function job_key(id) return 'sq:job:' .. id end
 local function chunk_key(id, chunk) return 'sq:chunk:' .. id .. ':' .. chunk end
 local function queue_key(queue) return 'sq:queue:' .. queue end
 local function stream_key(queue, name) return 'sq:stream:' .. queue .. ':' .. name end
+
+-- Tells the API processes of jobs, once a script; who waits for one looks at it then.
+local ENDED, MOVED = 'sq:ended', 'sq:moved'
+
+local function tell(channel, ids)
+  if #ids > 0 then redis.call('PUBLISH', channel, table.concat(ids, ' ')) end
+end
 
 local function read_fields(key, ...)
   local names = {...}
@@ -114,8 +123,9 @@ local function list_offered(id)
 end
 
 -- Ends a job for good. A terminal status never changes: callers check before. `more` are further fields to set.
-local function finish(id, status, now, more, keep_payload)
+local function finish(id, status, now, more, dead)
   local key = job_key(id)
+  if dead then redis.call('HSET', key, 'g', DEAD_LETTER_RETENTION) end
   local job = read_fields(key, 'q', 'g', 'kind', 's', 'n', 'x', 'xs')
   if job.kind == 'file' then
     for _, chunk in ipairs(list_offered(id)) do forget_chunk(id, chunk) end
@@ -124,7 +134,7 @@ local function finish(id, status, now, more, keep_payload)
     withdraw(job)
   end
   redis.call('HSET', key, 's', status, 'f', now, unpack(more or {}))
-  redis.call('HDEL', key, 'x', 'xs', 'o', 'sq', 'k', keep_payload and 'x' or 'p')
+  redis.call('HDEL', key, 'x', 'xs', 'o', 'sq', 'k', dead and 'x' or 'p')
   redis.call('ZREM', 'sq:deadlines', id)
   redis.call('ZADD', 'sq:retention', now + job.g, id)
   -- The sweep removes the job and its files when it is due; this is for the day nobody sweeps.

@@ -58,5 +58,5 @@ if #redis.call('XPENDING', stream, GROUP, '-', '+', 1, owner) == 0 then
   redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, owner)
   removed = 1
 end
-if #finished > 0 then redis.call('PUBLISH', 'sq:finished', table.concat(finished, ' ')) end
+tell(ENDED, finished)
 return {moved, dead, removed}

@@ -5,7 +5,7 @@ local key = job_key(id)
 local job = read_fields(key, 's', 't')
 if job.s == 'queued' or job.s == 'running' then
   finish(id, 'canceled', read_clock())
-  redis.call('PUBLISH', 'sq:finished', id)
+  tell(ENDED, {id})
 end
 redis.call('ZREM', 'sq:retention', id)
 if not job.t then return 0 end

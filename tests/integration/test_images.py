@@ -146,11 +146,12 @@ def run_redis(folder: Path, wait_until: WaitUntil) -> Iterator[str]:
             process.kill()
 
 
-@pytest.fixture
-def service(tmp_path: Path, wait_until: WaitUntil) -> Iterator[Service]:
-    """Train the demo models in a volume, then run the whole service from the images."""
-    with run_redis(tmp_path / "redis", wait_until) as redis_url:
-        service = Service(tmp_path, redis_url)
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, wait_until: WaitUntil) -> Iterator[Service]:
+    """Train the demo models in a volume, then run the whole service from the images; the last test stops it."""
+    folder = tmp_path_factory.mktemp("service")
+    with run_redis(folder / "redis", wait_until) as redis_url:
+        service = Service(folder, redis_url)
         try:
             trainer = service.make_container("train-demo", "worker", models="/data/models")
             trainer.run(*read_compose_service("train-demo")["command"])
@@ -211,12 +212,15 @@ def test_images_score_jobs(service: Service, wait_until: WaitUntil) -> None:
     assert [line.startswith(original) for line, original in zip(scored, lines, strict=True)] == [True] * len(lines)
 
 
-def test_images_are_healthy_and_end_when_told(service: Service) -> None:
-    """Health checks pass, metrics are served, and SIGTERM ends each container within compose's grace period."""
+def test_images_are_healthy(service: Service) -> None:
+    """The health checks of the images pass, and API and workers serve their metrics."""
     for name, image in (("api", "api"), ("worker", "worker"), ("worker-files", "worker")):
         service.containers[name].run(*read_health_check(image))
     assert b"scorequeue_redis_up 1.0" in service.fetch("/metrics")
     assert b"scorequeue_model_load_seconds_count" in fetch(f"http://127.0.0.1:{service.metrics_port}")
 
+
+def test_images_end_when_told(service: Service) -> None:
+    """SIGTERM ends each container, without an error and within compose's grace period."""
     for name in reversed(SERVICES):
         assert service.containers[name].stop(timeout=30) == 0, name

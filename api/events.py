@@ -1,0 +1,70 @@
+"""``/v1/jobs/{id}/events``: a job's way to its end as Server-Sent Events.
+
+Each event's id says what it told, so that a client that comes back with ``Last-Event-ID`` hears nothing twice and
+misses nothing: no history is kept for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, request
+
+from api.callers import get_tenant
+from api.jobs import describe_job, find_job
+from api.service import Service, get_service
+from api.waiting import LOOK_SECONDS
+from shared.errors import ServiceError
+from shared.jobs import Job
+
+blueprint = Blueprint("events", __name__)
+
+#: A comment is sent so often, to find out that nobody listens any more.
+_COMMENT_SECONDS = 10.0
+
+
+@blueprint.get("/v1/jobs/<job_id>/events")
+def stream_events(job_id: str) -> Response:
+    """Stream ``status`` and ``progress`` as they come, and ``done`` at the end.
+
+    A stream ends after a minute, so that it cannot hold a thread for ever; clients of SSE come back by themselves.
+    """
+    service = get_service()
+    job = find_job(service, job_id)
+    last = request.headers.get("Last-Event-ID", "")
+    response = Response(_generate(service, job, get_tenant(), last), mimetype="text/event-stream")
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _generate(service: Service, job: Job, tenant: str, last: str) -> Iterator[bytes]:
+    until = time.monotonic() + service.settings.max_wait_seconds
+    spoke = time.monotonic()
+    yield b"retry: 1000\n\n"
+    with service.waiters.expect(job.id, moves=True) as changed:
+        if changed is None:
+            raise ServiceError("overloaded", "Too many requests wait already; poll the job instead.", retry_after=1)
+        latest: Job | None = service.store.read_job(job.id, tenant)
+        while latest is not None:
+            changed.clear()
+            event, last = _make_event(service, latest, last)
+            if event or time.monotonic() - spoke > _COMMENT_SECONDS:
+                yield event or b": still here\n\n"
+                spoke = time.monotonic()
+            if latest.status.is_terminal or time.monotonic() > until:
+                return
+            changed.wait(LOOK_SECONDS)
+            latest = service.store.read_job(job.id, tenant)
+
+
+def _make_event(service: Service, job: Job, last: str) -> tuple[bytes, str]:
+    """Return what is new since the event `last`, and its id."""
+    identity = f"{job.status}-{job.attempts}-{job.succeeded}-{job.failed}"
+    if identity == last:
+        return b"", last
+    kind = "done" if job.status.is_terminal else "progress" if last.startswith(f"{job.status}-") else "status"
+    data: dict[str, Any] = describe_job(service, job)
+    return f"id: {identity}\nevent: {kind}\ndata: {msgspec.json.encode(data).decode()}\n\n".encode(), identity

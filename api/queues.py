@@ -1,0 +1,67 @@
+"""``/v1/queues``: what waits for which model, and pausing it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response
+
+from api.service import Service, answer_json, get_service
+from shared.jobs import parse_queue, queue_name
+from shared.wakeups import CELERY_QUEUES
+
+blueprint = Blueprint("queues", __name__)
+
+
+@blueprint.get("/v1/queues")
+def list_queues() -> Response:
+    """Show what waits, for each model version that was ever used."""
+    service = get_service()
+    queues = [_describe_queue(service, queue) for queue in service.store.list_queues()]
+    return answer_json({"queues": queues, "workers": len(service.store.list_workers())})
+
+
+@blueprint.post("/v1/queues/<model>/pause")
+def pause_queue(model: str) -> Response:
+    """Stop claiming a model's jobs; they are still taken, and wait."""
+    return _set_paused(model, paused=True)
+
+
+@blueprint.post("/v1/queues/<model>/resume")
+def resume_queue(model: str) -> Response:
+    """Claim a model's jobs again."""
+    return _set_paused(model, paused=False)
+
+
+def _set_paused(model: str, *, paused: bool) -> Response:
+    service = get_service()
+    queues = _find_queues(service, model)
+    for queue in queues:
+        service.store.pause(queue, paused=paused)
+        if not paused and service.store.mark_wakeup(queue):
+            service.publisher.publish(queue)
+    return answer_json({"queues": [_describe_queue(service, queue) for queue in queues]})
+
+
+def _find_queues(service: Service, model: str) -> list[str]:
+    """Return the queues of a version, or of all versions if only the name is given."""
+    manifest = service.registry.resolve(model)
+    exact = model != manifest.name
+    versions = [manifest.version] if exact else service.registry.versions(manifest.name)
+    return [queue_name(kind, manifest.name, version) for version in versions for kind in CELERY_QUEUES]
+
+
+def _describe_queue(service: Service, queue: str) -> dict[str, Any]:
+    state = service.store.read_queue(queue)
+    kind, model, version = parse_queue(queue)
+    return {
+        "kind": kind,
+        "model": f"{model}:{version}",
+        "depth": state.waiting_units,
+        "rows": state.waiting_rows,
+        "outstanding_rows": state.outstanding_rows,
+        "depth_by_priority": {name: state.count(f"units:{name}") for name in state.ages_ms},
+        "oldest_age_seconds": max(state.ages_ms.values(), default=0) / 1000,
+        "rows_per_second": float(state.counters.get("speed", 0)) or None,
+        "paused": state.paused,
+    }

@@ -1,0 +1,350 @@
+"""Rows jobs and file jobs through any sequence of events: the queue does what `QueueModel` says it should.
+
+A hypothesis state machine submits, claims, commits, dies, cancels and lets time pass, in any order, on a real server;
+after each step all that Redis holds is compared with the model. The steps are the same each time where ``CI`` is set
+(hypothesis takes its profile "ci" there), and new ones elsewhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
+
+from shared.jobs import PRIORITIES, STREAMS, Document, Status
+from shared.store import Claim, JobStore, LedgerEntry, RowsOutcome, Submission
+from tests.leaks import find_leaks
+from tests.queue_model import OFFERED, QUEUES, ModelJob, QueueModel, Unit
+
+TENANT = "tests"
+DOCUMENT = Document(model="iris", version=1, model_sha256="0" * 64)
+OWNERS = ("first", "second", "third")
+Held = tuple[str, Claim]
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Does the same to a store and to the model, and compares them."""
+
+    jobs: Bundle[str] = Bundle("jobs")
+    claims: Bundle[Held] = Bundle("claims")
+    kinds = st.sampled_from(tuple(QUEUES))
+    owners = st.sampled_from(OWNERS)
+
+    def __init__(self, store: JobStore) -> None:
+        super().__init__()
+        self.handled = sys.exc_info()[1]
+        self.store = store
+        self.client = store.client
+        self.client.flushall()
+        self.model = QueueModel()
+        self.numbers = itertools.count()
+        self.channel = self.client.pubsub(ignore_subscribe_messages=True)
+        self.channel.subscribe("sq:finished")
+
+    # Callers
+
+    @rule(target=jobs, priority=st.sampled_from(PRIORITIES), rows=st.integers(1, 4))
+    def submit_rows(self, priority: str, rows: int) -> str:
+        """A rows job comes."""
+        return self._submit("rows", priority, (rows,))
+
+    @rule(target=jobs, priority=st.sampled_from(PRIORITIES), chunks=st.lists(st.integers(1, 4), max_size=5))
+    def submit_file(self, priority: str, chunks: list[int]) -> str:
+        """A file job comes, with more chunks than are offered at a time, or with none."""
+        return self._submit("file", priority, tuple(chunks))
+
+    @rule(job_id=jobs)
+    def repeat_submission(self, job_id: str) -> None:
+        """The answer to a submission was cut off, and it comes again."""
+        if job_id in self.model.jobs:
+            self._send(self.model.jobs[job_id])
+
+    @rule(job_id=jobs)
+    def cancel(self, job_id: str) -> None:
+        """A caller takes a job back, whatever its state."""
+        job = self.model.jobs.get(job_id)
+        assert self.store.cancel(job_id, "somebody else") == "unknown"
+        assert self.store.cancel(job_id, TENANT) == (self.model.cancel(job) if job else "unknown")
+
+    @rule(job_id=jobs)
+    def remove(self, job_id: str) -> None:
+        """A caller removes a job, whatever its state."""
+        job = self.model.jobs.get(job_id)
+        assert self.store.remove(job_id) == (job is not None)
+        if job:
+            self.model.forget(job)
+
+    @rule(kind=kinds, paused=st.booleans())
+    def pause(self, kind: str, paused: bool) -> None:
+        """A queue is paused or resumed."""
+        self.store.pause(QUEUES[kind], paused=paused)
+        (self.model.paused.add if paused else self.model.paused.discard)(QUEUES[kind])
+
+    # Workers
+
+    @rule(target=claims, kind=kinds, owner=owners, max_rows=st.integers(1, 8))
+    def claim(self, kind: str, owner: str, max_rows: int) -> Any:
+        """A process takes work; if it was silent, it has a lease again, also for what it held before."""
+        return multiple(*self._claim(kind, owner, max_rows))
+
+    @rule(target=claims, kind=kinds, owner=owners)
+    def claim_and_die(self, kind: str, owner: str) -> Any:
+        """A process takes work and dies of it; its claims are known, for a late commit."""
+        claimed = self._claim(kind, owner, 8)
+        self.fall_silent(owner)
+        self.sweep()
+        return multiple(*claimed)
+
+    @rule(batch=st.lists(claims, min_size=1, max_size=4), failed=st.integers(0, 4))
+    def commit(self, batch: list[Held], failed: int) -> None:
+        """A process commits some of all that it ever claimed: in time, late or twice."""
+        self._commit([held for held in batch if held[0] == batch[0][0]], failed)
+
+    @rule(owner=owners)
+    def beat(self, owner: str) -> None:
+        """A process says that it lives, perhaps after a long silence."""
+        self.store.beat(owner, lease_seconds=600, says={})
+        self.model.alive.add(owner)
+
+    @rule(owner=owners)
+    def fall_silent(self, owner: str) -> None:
+        """The lease of a process ends; nobody knows whether it is dead."""
+        self.client.delete(f"sq:alive:{owner}")
+        self.model.alive.discard(owner)
+
+    # Time and repair
+
+    @rule()
+    def sweep(self) -> None:
+        """The sweep takes back what silent processes hold, and finds them all."""
+        for queue in self.store.list_queues():
+            silent = set(self.store.list_silent_owners(queue))
+            assert silent >= {(unit.stream, unit.owner) for unit in self.model.list_lost(queue)}
+            for stream, owner in sorted(silent):
+                self._reclaim(queue, stream, owner)
+
+    @rule(kind=kinds, stream=st.sampled_from(STREAMS), owner=owners)
+    def reclaim_late(self, kind: str, stream: str, owner: str) -> None:
+        """A slow sweep takes back what it saw silent a while ago; the process may have come back."""
+        if QUEUES[kind] in self.store.list_queues():
+            self._reclaim(QUEUES[kind], stream, owner)
+
+    @rule(job_id=jobs)
+    def pass_deadline(self, job_id: str) -> None:
+        """The deadline of a job passes; nothing looks at it yet."""
+        job = self.model.jobs.get(job_id)
+        if job and not job.status.is_terminal:
+            self.client.hset(f"sq:job:{job_id}", "d", 1)
+            self.client.zadd("sq:deadlines", {job_id: 1}, xx=True)
+            job.past_deadline = True
+
+    @rule()
+    def expire(self) -> None:
+        """The sweep ends what waits at its deadline."""
+        self.store.expire_jobs(100)
+        for job in self.model.jobs.values():
+            self.model.expire(job)
+
+    @rule(job_id=jobs, record_is_gone=st.booleans())
+    def pass_retention(self, job_id: str, record_is_gone: bool) -> None:
+        """The sweep removes a finished job; if none came for hours, the keys' own TTL was faster."""
+        job = self.model.jobs.get(job_id)
+        if job is None or not job.status.is_terminal:
+            return
+        self.client.zadd("sq:retention", {job_id: 1})
+        if record_is_gone:
+            self.client.delete(f"sq:job:{job_id}", f"sq:ledger:{job_id}")
+        assert self.store.list_overdue(self.store.read_clock_ms(), 100) == [job_id]
+        self.store.remove(job_id)
+        self.model.forget(job)
+
+    def teardown(self) -> None:
+        """One live process finishes whatever is left, and leaves."""
+        try:
+            if sys.exc_info()[1] is self.handled:  # no step has failed
+                self._drain()
+        finally:
+            self.channel.close()
+
+    # What holds after each step
+
+    @invariant()
+    def all_is_as_expected(self) -> None:
+        """Redis holds what the model holds, and nothing else."""
+        self._check_records()
+        self._check_queues()
+        self._check_indexes()
+        assert find_leaks(self.client) == []
+
+    def _check_records(self) -> None:
+        expected = list(self.model.jobs.values())
+        for job, record in zip(expected, self.store.read_jobs([job.id for job in expected]), strict=True):
+            assert record is not None, job
+            assert (record.status, record.attempts) == (job.status, job.attempts), job
+            assert (record.succeeded, record.failed) == (job.succeeded, job.failed), job
+            counts = record.describe(0, None)["row_counts"]
+            assert counts["succeeded"] + counts["failed"] + counts["pending"] == counts["total"], job
+            if job.kind == "rows":
+                assert self.store.read_result(job.id) == job.results.get(None), job
+            else:
+                parts = {chunk: entry.part.encode() for chunk, entry in self.store.read_ledger(job.id).items()}
+                assert parts == job.results, job
+
+    def _check_queues(self) -> None:
+        for queue in self.store.list_queues():
+            units = self.model.list_units(queue)
+            for stream in STREAMS:
+                expected = [(unit.job.id, unit.chunk, unit.owner) for unit in units if unit.stream == stream]
+                assert list(self._read_stream(queue, stream)) == expected, stream
+            for unit in units:
+                owner, strikes = self.client.hmget(_name_record(unit), "o", "k")  # type: ignore[misc]
+                assert (owner, int(strikes or 0)) == (unit.owner and unit.owner.encode(), unit.strikes), unit
+            state = self.store.read_queue(queue)
+            counts = self.model.count(queue)
+            assert {name: state.count(name) for name in counts} == counts
+
+    def _check_indexes(self) -> None:
+        def read(index: str) -> set[str]:
+            return {member.decode() for member in self.client.zrange(f"sq:{index}", 0, -1)}  # type: ignore[union-attr]
+
+        jobs = self.model.jobs.values()
+        assert read(f"jobs:{TENANT}") == {job.id for job in jobs}
+        assert read(f"dead:{TENANT}") == self.model.dead_letters
+        assert read("retention") == {job.id for job in jobs if job.status.is_terminal}
+        assert read("deadlines") >= {job.id for job in jobs if job.status == Status.QUEUED}
+        assert read("deadlines") <= {job.id for job in jobs if not job.status.is_terminal}
+        assert sorted(self._read_told()) == sorted(self.model.told)
+        self.model.told.clear()
+
+    # How it is done
+
+    def _submit(self, kind: str, priority: str, chunks: tuple[int, ...]) -> str:
+        job = ModelJob(f"job_{next(self.numbers):04}", kind, priority, chunks)
+        self._send(job)
+        self.model.submit(job)
+        return job.id
+
+    def _send(self, job: ModelJob) -> None:
+        submission = Submission(
+            id=job.id, kind=job.kind, tenant=TENANT, queue=job.queue, priority=job.priority, rows=sum(job.chunks),
+            deadline_seconds=600, retention_seconds=600, document=DOCUMENT, payload=job.id.encode(),
+            chunk_rows=job.chunks,
+        )  # fmt: skip
+        self.store.submit(submission, max_queue_rows=10**6, chunks_offered=OFFERED)
+
+    def _claim(self, kind: str, owner: str, max_rows: int) -> list[Held]:
+        queue, is_file = QUEUES[kind], kind == "file"
+        claimed = self.store.claim(
+            queue, owner, lease_seconds=600, max_rows=max_rows, max_bytes=10**6, max_chunks=is_file
+        )
+        if queue in self.model.paused or queue not in self.store.list_queues():
+            assert not claimed.units
+            return []
+        self.model.alive.add(owner)
+        waiting = {(unit.job.id, unit.chunk): unit for unit in self.model.list_waiting(queue)}
+        taken = [waiting[claim.id, claim.chunk] for claim in claimed.units]
+        for unit, claim in zip(taken, claimed.units, strict=True):
+            assert not unit.job.is_overdue
+            assert (claim.attempt, claim.strikes, claim.rows) == (unit.attempt + 1, unit.strikes, unit.rows)
+            assert claim.payload == (b"" if is_file else claim.id.encode())
+        self._expire_at_claim(queue)
+        for unit in taken:
+            self.model.claim(unit, owner)
+        self._check_extent(taken, self.model.list_waiting(queue), 1 if is_file else max_rows)
+        assert claimed.more_waits == bool(self.model.list_waiting(queue))
+        return [(owner, claim) for claim in claimed.units]
+
+    def _expire_at_claim(self, queue: str) -> None:
+        """A claim ends what it finds overdue; how far it looks is its own affair, unless it takes less than it may."""
+        overdue = [job for job in self.model.jobs.values() if job.queue == queue and job.is_overdue]
+        for job, record in zip(overdue, self.store.read_jobs([job.id for job in overdue]), strict=True):
+            if record is not None and record.status == Status.EXPIRED:
+                self.model.expire(job)
+
+    def _check_extent(self, taken: list[Unit], left: list[Unit], max_rows: int) -> None:
+        """A claim takes the oldest of each stream until it is full; what was on trial it takes alone."""
+        for unit, other in itertools.product(taken, left):
+            assert unit.stream != other.stream or unit.place < other.place
+        if not taken:
+            assert not left
+        elif any(unit.stream == "trial" for unit in taken):
+            assert len(taken) == 1
+        else:
+            assert sum(unit.rows for unit in taken[:-1]) < max_rows
+            assert sum(unit.rows for unit in taken) >= max_rows or all(unit.stream == "trial" for unit in left)
+
+    def _commit(self, batch: list[Held], failed: int) -> None:
+        outcomes = []
+        expected = []
+        for owner, claim in batch:
+            bad, result = min(failed, claim.rows), f"{owner}-{claim.attempt}-{next(self.numbers)}"
+            unit = self.model.find_held(owner, claim)
+            if unit:
+                self.model.commit(unit, bad, result.encode())
+            if claim.chunk is not None:
+                entry = LedgerEntry(result, 1, claim.rows - bad, bad, "")
+                assert self.store.commit_chunk(owner, claim, entry, chunks_offered=OFFERED)[0] == (unit is not None)
+                continue
+            status = Status.SUCCEEDED if not bad else Status.FAILED if bad == claim.rows else Status.PARTIALLY_SUCCEEDED
+            outcomes.append(RowsOutcome(claim.id, claim.attempt, status, claim.rows - bad, bad, result.encode()))
+            expected.append(unit is not None)
+        if outcomes:
+            assert self.store.commit_rows(batch[0][0], outcomes) == expected
+
+    def _reclaim(self, queue: str, stream: str, owner: str) -> None:
+        lost = [unit for unit in self.model.list_lost(queue) if (unit.stream, unit.owner) == (stream, owner)]
+        # Looked up again, since the end of a file job takes all its chunks with it.
+        ends = [self.model.lose(unit) for unit in lost if unit.job.units.get(unit.chunk) is unit]
+        assert self.store.reclaim(queue, stream, owner) == (sum(end[0] for end in ends), sum(end[1] for end in ends))
+
+    def _drain(self) -> None:
+        for owner in OWNERS:
+            self.fall_silent(owner)
+        self.sweep()
+        for kind, queue in QUEUES.items():
+            self.pause(kind, paused=False)
+            while batch := self._claim(kind, "last", 100):
+                self._commit(batch, 0)
+            assert self.model.list_units(queue) == []
+        self.store.leave("last")
+        self.model.alive.clear()
+        self.sweep()
+        assert all(job.status.is_terminal for job in self.model.jobs.values())
+        self.all_is_as_expected()
+        for queue, stream in itertools.product(self.store.list_queues(), STREAMS):
+            assert self.client.xinfo_consumers(f"sq:stream:{queue}:{stream}", "workers") == []
+
+    def _read_stream(self, queue: str, stream: str) -> Iterator[tuple[str, int | None, str | None]]:
+        """Yield id, chunk and owner of each entry, in order."""
+        key = f"sq:stream:{queue}:{stream}"
+        pending: list[dict[str, Any]] = self.client.xpending_range(key, "workers", "-", "+", 1000)  # type: ignore[assignment]
+        owners = {item["message_id"]: item["consumer"].decode() for item in pending}
+        for entry, fields in self.client.xrange(key):  # type: ignore[union-attr]
+            yield fields[b"j"].decode(), int(fields[b"c"]) if fields[b"c"] else None, owners.pop(entry, None)
+        assert not owners, "pending, but deleted"
+
+    def _read_told(self) -> list[str]:
+        """Return the ids of the jobs whose end was published since the last call."""
+        self.channel.ping("so far")
+        told: list[str] = []
+        while (message := self.channel.get_message(timeout=5)) is None or message["type"] != "pong":
+            assert message is not None, "no answer to a ping"
+            told += message["data"].decode().split(" ")
+        return told
+
+
+def _name_record(unit: Unit) -> str:
+    return f"sq:job:{unit.job.id}" if unit.chunk is None else f"sq:chunk:{unit.job.id}:{unit.chunk}"
+
+
+def test_any_sequence_of_events_keeps_every_promise(store: JobStore) -> None:
+    """One state for each job, one owner for each unit, the first result for good, counts that add up, and no leak."""
+    run_state_machine_as_test(
+        lambda: QueueMachine(store), settings=settings(max_examples=40, stateful_step_count=40, deadline=None)
+    )
