@@ -12,9 +12,11 @@ from flask import Blueprint, Response, request
 from api.bodies import read_body
 from api.callers import get_tenant
 from api.jobs import await_job
+from api.results import read_result
 from api.rows import check_rows, load_json
 from api.service import Service, answer_json, get_service
 from api.submission import Options, resolve_model, submit_rows
+from shared.codec import Matrix
 from shared.errors import ServiceError
 from shared.jobs import Status
 from shared.registry import Manifest
@@ -58,9 +60,7 @@ def predict_batch() -> Response:
 def _score(service: Service, *, single: bool) -> dict[str, Any]:
     features = _read_features(service)
     manifest = resolve_model(service, request.args.get("model", ""))
-    matrix = _check_features(features, manifest, single=single)
-    if len(matrix) > service.settings.max_job_rows:
-        raise ServiceError("payload_too_large", f"At most {service.settings.max_job_rows} rows; send more as a file.")
+    matrix = _check_features(features, manifest, service.settings.max_job_rows if not single else None)
     submitted = submit_rows(service, get_tenant(), manifest, matrix, Options())
     job = await_job(service, submitted, WAIT_SECONDS)
     if job is None:
@@ -72,7 +72,7 @@ def _score(service: Service, *, single: bool) -> dict[str, Any]:
     if job.status not in (Status.SUCCEEDED, Status.PARTIALLY_SUCCEEDED):
         problem = job.problem or {"code": "job_canceled", "detail": "The job was canceled."}
         raise ServiceError(problem["code"], problem["detail"])
-    result = service.store.read_result(job.id)
+    result = read_result(service, job.id)
     if result is None:
         raise ServiceError("job_gone", "The job was deleted before its result could be read.")
     decoded: dict[str, Any] = msgspec.json.decode(result)
@@ -88,11 +88,12 @@ def _read_features(service: Service) -> Any:
     return document["features"]
 
 
-def _check_features(features: Any, manifest: Manifest, *, single: bool) -> Any:
-    if not single:
-        return check_rows(features, manifest.signature, "#/features")
+def _check_features(features: Any, manifest: Manifest, max_rows: int | None) -> Matrix:
+    """Check several rows, or, without `max_rows`, a single one."""
+    if max_rows is not None:
+        return check_rows(features, manifest.signature, max_rows=max_rows, pointer="#/features")
     try:
-        return check_rows([features], manifest.signature, "#/features")
+        return check_rows([features], manifest.signature, max_rows=1, pointer="#/features")
     except ServiceError as error:
         # There is one row, so its number only confuses.
         for fault in error.errors:

@@ -7,8 +7,9 @@ from flask import Blueprint, Response, request
 from api.callers import get_tenant
 from api.jobs import answer_submitted, describe_job, find_job
 from api.service import answer_json, get_service
-from api.submission import submit_job
+from api.submission import keep_payload, submit_job
 from shared.errors import ServiceError
+from shared.filestore import REFERENCE, ROWS
 from shared.jobs import Document, Status
 from shared.store import Submission
 
@@ -36,12 +37,14 @@ def retry(job_id: str) -> Response:
     payload = service.store.read_payload(job_id)
     if job.kind != "rows" or job.status != Status.FAILED or payload is None:
         raise ServiceError("job_terminal", f"Only dead letters are put back; this {job.kind} job is {job.status}.")
-    document = job.document
+    if payload == REFERENCE:
+        payload = service.files.read_blob(job_id, ROWS)
+    document, new_id = job.document, service.store.make_id(job.tenant)
     return answer_submitted(
         submit_job(
             service,
             Submission(
-                id=service.store.make_id(job.tenant),
+                id=new_id,
                 kind=job.kind,
                 tenant=job.tenant,
                 queue=job.queue,
@@ -56,7 +59,7 @@ def retry(job_id: str) -> Response:
                     metadata=document.metadata,
                     retry_of=job.id,
                 ),
-                payload=payload,
+                payload=keep_payload(service, new_id, payload),
             ),
         )
     )

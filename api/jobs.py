@@ -15,7 +15,7 @@ from api.bodies import read_body
 from api.callers import get_tenant
 from api.preferences import confirm_wait, get_wait_seconds
 from api.problems import PROBLEMS, answer_problem, describe_problem
-from api.results import answer_file_errors, answer_file_result
+from api.results import answer_file_errors, answer_file_result, read_result
 from api.rows import check_rows, load_json, read_rows
 from api.service import Service, answer_json, get_service
 from api.submission import Options, submit_rows
@@ -80,7 +80,7 @@ def show_result(job_id: str) -> Response:
     if job.status in (Status.SUCCEEDED, Status.PARTIALLY_SUCCEEDED):
         if job.kind == "file":
             return answer_file_result(service, job)
-        result = service.store.read_result(job_id)
+        result = read_result(service, job_id)
         if result is None:  # it went past its retention between the two looks
             raise _gone(job_id)
         return Response(result, mimetype="application/json")
@@ -98,7 +98,7 @@ def show_errors(job_id: str) -> Response:
     job = find_job(service, job_id)
     if job.kind == "file":
         return answer_file_errors(service, job)
-    result = service.store.read_result(job_id)
+    result = read_result(service, job_id)
     errors = msgspec.json.decode(result)["errors"] if result else (job.problem or {}).get("errors", [])
     lines = b"".join(msgspec.json.encode(error) + b"\n" for error in errors)
     return Response(lines, mimetype="application/x-ndjson")
@@ -176,7 +176,7 @@ def _submit_rows(service: Service) -> Response:
             return answer_submitted(job, None)
         if not ended.status.is_terminal:
             return confirm_wait(answer_submitted(ended, describe_job(service, ended)), seconds)
-        result = service.store.read_result(job.id)
+        result = read_result(service, job.id)
     except redis.RedisError:
         # The job is written down; that the store went away while we waited takes nothing back.
         return answer_submitted(job, None)
@@ -197,7 +197,8 @@ def _read_request(service: Service, body: bytes) -> RowsRequest:
         # Python's NaN and Infinity are not JSON, but their row can be told.
         document = load_json(body)
         if isinstance(document, dict) and isinstance(document.get("model"), str) and "rows" in document:
-            check_rows(document["rows"], service.registry.resolve(document["model"]).signature, "#/rows")
+            signature = service.registry.resolve(document["model"]).signature
+            check_rows(document["rows"], signature, max_rows=service.settings.max_job_rows)
         raise ServiceError("malformed_json", f"The body is not JSON: {error}.") from None
 
 

@@ -1,4 +1,4 @@
-"""Results of file jobs: the parts in order are the scored file; they are streamed, never put together."""
+"""Results: of rows jobs as they were stored; of file jobs the parts in order, streamed and never put together."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ from werkzeug.http import dump_options_header, parse_range_header
 from api.service import Service
 from shared.columns import output_header
 from shared.errors import ServiceError
+from shared.filestore import REFERENCE, RESULT
 from shared.jobs import Job
 from shared.records import Plan, parse_header
 from shared.store import LedgerEntry
+
+
+def read_result(service: Service, job_id: str) -> bytes | None:
+    """Return the result of a rows job: the bytes to be served; None if it has none."""
+    result = service.store.read_result(job_id)
+    return service.files.read_blob(job_id, RESULT) if result == REFERENCE else result
 
 
 def answer_file_result(service: Service, job: Job) -> Response:

@@ -47,11 +47,8 @@ def read_rows(text: bytes | msgspec.Raw, signature: Signature, *, max_rows: int,
     matrix = _read_clean_rows(text, signature)
     if matrix is None:
         # Something is not as it should be: look again, cell by cell, to say what and where.
-        matrix = check_rows(load_json(bytes(text)), signature, pointer)
-    if len(matrix) > max_rows:
-        raise ServiceError(
-            "payload_too_large", f"{len(matrix)} rows; at most {max_rows} fit a rows job. Send more as a file (CSV)."
-        )
+        matrix = check_rows(load_json(bytes(text)), signature, max_rows=max_rows, pointer=pointer)
+    _check_count(len(matrix), max_rows)
     return matrix
 
 
@@ -64,23 +61,24 @@ def load_json(text: bytes) -> Any:
         ``malformed_json``.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=_parse_integer)
     except (ValueError, RecursionError) as error:
         raise ServiceError("malformed_json", f"The body cannot be read as JSON: {_shorten(str(error), 200)}") from None
 
 
-def check_rows(rows: Any, signature: Signature, pointer: str) -> Matrix:
+def check_rows(rows: Any, signature: Signature, *, max_rows: int, pointer: str = "#/rows") -> Matrix:
     """Check decoded rows cell by cell.
 
     Raises
     ------
     ServiceError
-        ``schema_mismatch``.
+        As `read_rows`.
     """
     if not isinstance(rows, list) or not rows:
         raise _mismatch(
             [{"pointer": pointer, "code": "malformed_row", "detail": "expected a list with at least one row"}], 1, 0
         )
+    _check_count(len(rows), max_rows)
     faults: list[Fault] = []
     bad_rows = 0
     matrix = np.empty((len(rows), len(signature.columns)))
@@ -114,10 +112,22 @@ def _read_clean_objects(text: bytes | msgspec.Raw, signature: Signature) -> Matr
     try:
         rows = _OBJECTS.decode(text)
         matrix = np.array([[row[name] for name in names] for row in rows], dtype=np.float64)
-    except (msgspec.DecodeError, KeyError):
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
         return None
     fits = matrix.ndim == 2 and all(len(row) == len(names) for row in rows)
     return matrix if fits and np.isfinite(matrix).all() else None
+
+
+def _check_count(rows: int, max_rows: int) -> None:
+    if rows > max_rows:
+        raise ServiceError(
+            "payload_too_large", f"{rows} rows; at most {max_rows} fit a rows job. Send more as a file (CSV)."
+        )
+
+
+def _parse_integer(text: str) -> int | float:
+    # Python refuses integers of more than 4,300 digits; as a float it is infinite, and its row can be named.
+    return int(text) if len(text) < 1000 else float(text)
 
 
 def _check_row(row: Any, signature: Signature, pointer: str, faults: list[Fault]) -> list[float]:
@@ -142,7 +152,8 @@ def _check_object(row: dict[str, Any], columns: tuple[Column, ...], pointer: str
     known = {column.name for column in columns}
     for name in row:
         if name not in known:
-            shown = _shorten(name, _SHOWN_CHARACTERS)
+            # A lone surrogate is legal in JSON and cannot be written as UTF-8.
+            shown = _shorten(name, _SHOWN_CHARACTERS).encode("utf-8", "backslashreplace").decode()
             faults.append(
                 {
                     "pointer": f"{pointer}/{_escape(shown)}",

@@ -10,6 +10,7 @@ import msgspec
 import redis
 from flask import Blueprint, Response, current_app
 
+from api.admission import Admission
 from api.waiting import Waiters
 from shared import metrics
 from shared.connection import connect
@@ -40,6 +41,8 @@ class Service:
         self.registry = Registry(settings.models)
         self.files = FileStore(settings.file_store)
         self.publisher = WakeupPublisher(make_celery(settings, socket_timeout=_PUBLISH_TIMEOUT_SECONDS))
+        folders = [folder for folder in (settings.file_store, settings.redis_folder) if folder is not None]
+        self.admission = Admission(self.store.client, folders, settings.min_free_bytes)
         self.waiters = Waiters(settings.redis_url, settings.waiting_clients)
 
     def start(self) -> None:

@@ -11,6 +11,7 @@ import redis
 from api.service import Service
 from shared.codec import Matrix, encode_matrix
 from shared.errors import ServiceError
+from shared.filestore import REFERENCE, ROWS
 from shared.ids import created_at_ms
 from shared.jobs import Document, Job, Status, queue_name
 from shared.registry import Manifest
@@ -20,6 +21,11 @@ _DAY = 24 * 3600
 Priority = Literal["high", "normal", "low"]
 DeadlineSeconds = Annotated[float, msgspec.Meta(gt=0, le=30 * _DAY)]
 RetentionSeconds = Annotated[float, msgspec.Meta(gt=0, le=30 * _DAY)]
+
+#: Metadata is kept with the job and read at every look at it; and what is nested deeper than this may be readable at
+#: one place of the program and not at another.
+_MOST_METADATA_BYTES = 64 * 1024
+_MOST_METADATA_LEVELS = 32
 
 #: A submission whose answer was cut off is repeated if there is time left to answer within 2 s.
 _REPEAT_WITHIN_SECONDS = 0.9
@@ -54,10 +60,12 @@ def submit_rows(service: Service, tenant: str, manifest: Manifest, matrix: Matri
     redis.RedisError
         The job store does not answer; nothing was promised.
     """
+    service.admission.check_rows()
+    job_id = service.store.make_id(tenant)
     return submit_job(
         service,
         Submission(
-            id=service.store.make_id(tenant),
+            id=job_id,
             kind="rows",
             tenant=tenant,
             queue=queue_name("rows", manifest.name, manifest.version),
@@ -66,13 +74,28 @@ def submit_rows(service: Service, tenant: str, manifest: Manifest, matrix: Matri
             deadline_seconds=options.deadline_seconds or service.settings.deadline_seconds,
             retention_seconds=options.retention_seconds or service.settings.rows_retention_seconds,
             document=make_document(manifest, options),
-            payload=encode_matrix(matrix),
+            payload=keep_payload(service, job_id, encode_matrix(matrix)),
         ),
     )
 
 
+def keep_payload(service: Service, job_id: str, payload: bytes) -> bytes:
+    """Return what stands in the record for a payload: itself, or a reference if it is large."""
+    if len(payload) <= service.settings.inline_bytes:
+        return payload
+    service.files.write_blob(job_id, ROWS, payload)
+    return REFERENCE
+
+
 def make_document(manifest: Manifest, options: Options, **members: Any) -> Document:
-    """Return the part of a job's record that never changes."""
+    """Return the part of a job's record that never changes.
+
+    Raises
+    ------
+    ServiceError
+        ``invalid_parameter``: the metadata is too large or nested too deep.
+    """
+    _check_metadata(options.metadata)
     return Document(
         model=manifest.name,
         version=manifest.version,
@@ -80,6 +103,20 @@ def make_document(manifest: Manifest, options: Options, **members: Any) -> Docum
         metadata=options.metadata,
         **members,
     )
+
+
+def _check_metadata(metadata: dict[str, Any] | None) -> None:
+    level: list[Any] = [metadata]
+    for _ in range(_MOST_METADATA_LEVELS):
+        level = [
+            value
+            for parent in level
+            for value in (parent.values() if isinstance(parent, dict) else parent if isinstance(parent, list) else ())
+        ]
+    if level:
+        raise ServiceError("invalid_parameter", f"metadata: expected at most {_MOST_METADATA_LEVELS} levels.")
+    if metadata is not None and len(msgspec.json.encode(metadata)) > _MOST_METADATA_BYTES:
+        raise ServiceError("invalid_parameter", f"metadata: expected at most {_MOST_METADATA_BYTES} bytes of JSON.")
 
 
 def submit_job(service: Service, submission: Submission) -> Job:

@@ -51,6 +51,7 @@ def submit_file(service: Service, tenant: str) -> Job:
         raise ServiceError(
             "length_required", "Send Content-Length or Content-Digest: without them a cut-off upload looks complete."
         )
+    service.admission.check_file()
     upload = service.files.begin_upload()
     try:
         return _receive(service, tenant, upload)

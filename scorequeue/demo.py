@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
 from importlib.util import find_spec
 from itertools import cycle, islice
 from pathlib import Path
@@ -79,7 +80,7 @@ def run_demo(data: Path | None, port: int) -> int:
         with _open_folder(data) as folder:
             _demonstrate(folder, port, report)
     except ScorequeueError as error:
-        report.say(f"\nThe demo stopped: {error}\nThe service's own output is in {OUTPUT_FOLDER / 'up.log'}")
+        report.say(f"\nThe demo stopped: {error}\nThe logs are in {OUTPUT_FOLDER / 'logs'}")
         return 1
     return report.conclude()
 
@@ -140,25 +141,30 @@ class _Data:
 
 def _demonstrate(folder: Path, port: int, report: _Report) -> None:
     report.say("scorequeue demo: real rows, through a real queue, scored by real workers\n")
-    service = DemoService(folder, port, OUTPUT_FOLDER / "up.log")
-    with tempfile.TemporaryDirectory(prefix="scorequeue-") as scratch:
-        report.step("start", service.__enter__, lambda _, __: _describe_service(service))
-        try:
-            with Client(service.url, connections=CONNECTIONS) as client:
-                data = report.step(
-                    "direct answers",
-                    lambda: _Data(Path(scratch), service.data / "models"),
-                    lambda data, _: (
-                        f"both models called directly on {len(data.rows)} and "
-                        f"{len(data.regressor_rows)} real rows, to compare with"
-                    ),
-                )
-                _score_one_row(client, data, report)
-                _score_many_jobs(client, data, report)
-                _score_regression(client, data, report)
-                _score_file(client, data, report)
-        finally:
-            report.step("stop", lambda: service.__exit__(None, None, None), lambda _, __: "service stopped")
+    logs = OUTPUT_FOLDER / "logs"
+    logs.mkdir(exist_ok=True)
+    service = DemoService(folder, port, logs / "up.log")
+    try:
+        report.step("start", service.start, lambda _, __: _describe_service(service))
+        with tempfile.TemporaryDirectory(prefix="scorequeue-") as scratch:
+            data = report.step(
+                "direct answers",
+                lambda: _Data(Path(scratch), folder / "models"),
+                lambda data, _: (
+                    f"both models called directly on {len(data.rows)} and "
+                    f"{len(data.regressor_rows)} real rows, to compare with"
+                ),
+            )
+        with Client(service.url, connections=CONNECTIONS) as client:
+            _score_one_row(client, data, report)
+            _score_many_jobs(client, data, report)
+            _score_regression(client, data, report)
+            _score_file(client, data, report)
+    finally:
+        report.step("stop", service.stop, lambda _, __: "service stopped")
+        # The data folder may be gone in a moment, and with it what explains a failure.
+        for log in (folder / "logs").glob("*.log"):
+            shutil.copy(log, logs)
 
 
 def _score_one_row(client: Client, data: _Data, report: _Report) -> None:
@@ -183,23 +189,25 @@ def _score_many_jobs(client: Client, data: _Data, report: _Report) -> None:
     calls_before = _count_model_calls(client)
     submitted_seconds = 0.0
 
-    def submit_and_fetch() -> list[dict[str, Any]]:
+    def submit_and_fetch() -> tuple[list[Job], list[dict[str, Any]]]:
         nonlocal submitted_seconds
         began_at = time.monotonic()
         with ThreadPoolExecutor(CONNECTIONS) as threads:
             jobs = list(threads.map(lambda row: client.submit([row], CLASSIFIER), islice(cycle(rows), JOBS)))
             submitted_seconds = time.monotonic() - began_at
-            return list(threads.map(lambda job: job.wait(_JOB_SECONDS).result(), jobs))
+            return jobs, list(threads.map(lambda job: job.wait(_JOB_SECONDS).result(), jobs))
 
-    def describe(results: list[dict[str, Any]], seconds: float) -> str:
+    def describe(outcome: tuple[list[Job], list[dict[str, Any]]], _: float) -> str:
+        jobs, results = outcome
         calls = _count_calls_of_results(results)
+        seconds = _measure_scoring(jobs)
         return (
-            f"{JOBS / seconds:,.0f} jobs/s, submitted, scored and fetched one by one "
-            f"({JOBS / submitted_seconds:,.0f}/s submitted)\n"
+            f"accepted {JOBS / submitted_seconds:,.0f} jobs/s; all scored {seconds:.2f} s after the first came "
+            f"({JOBS / seconds:,.0f} jobs/s); fetched one by one\n"
             f"{calls:,} model calls for {JOBS:,} jobs: {JOBS / calls:.1f} jobs a call"
         )
 
-    results = report.step(f"{JOBS:,} jobs", submit_and_fetch, describe)
+    _, results = report.step(f"{JOBS:,} jobs", submit_and_fetch, describe)
     differences = Differences()
     compare_answers((list_answers(result)[0] for result in results), data.answers, differences, "job")
     report.check(f"{differences.compared:,} one-row jobs: every answer equals the model's", differences)
@@ -252,6 +260,13 @@ def _predict_directly(name: str, folder: Path, models: Path) -> tuple[list[Row],
 def _pick_features(model: Mapping[str, Any], rows: list[Row]) -> list[list[float]]:
     names = [column["name"] for column in model["signature"]["columns"]]
     return [[float(row[name]) for name in names] for row in rows]
+
+
+def _measure_scoring(jobs: list[Job]) -> float:
+    """Return the seconds from the first submission to the last result, by the service's clock."""
+    created = min(datetime.fromisoformat(job.record["created_at"]) for job in jobs)
+    finished = max(datetime.fromisoformat(job.record["finished_at"]) for job in jobs)
+    return max((finished - created).total_seconds(), 0.001)
 
 
 def _count_calls_of_results(results: list[dict[str, Any]]) -> int:

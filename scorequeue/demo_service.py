@@ -10,15 +10,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from scorequeue.errors import ScorequeueError
 
 #: Seconds until the service must be ready; a slow machine trains the models and loads them in half a minute.
 _READY_SECONDS = 180.0
 #: Seconds that an orderly stop may take.
-_STOP_SECONDS = 30.0
+_STOP_SECONDS = 60.0
 _CHECK_SECONDS = 0.1
 #: Seconds that one command of a worker may take.
 _COMMAND_SECONDS = 300.0
@@ -31,7 +29,7 @@ class DemoError(ScorequeueError):
 
 
 class DemoService:
-    """`scorequeue up --demo` as a process, ready inside the ``with`` and gone after it.
+    """`scorequeue up --demo` as a process.
 
     Parameters
     ----------
@@ -49,8 +47,16 @@ class DemoService:
         self.url = f"http://127.0.0.1:{self.port}"
         self.flower_url = f"http://127.0.0.1:{_FLOWER_PORT}" if _is_free(_FLOWER_PORT) else None
         self.log = log
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start it and wait until it is ready.
+
+        Raises
+        ------
+        DemoError
+            It ended, or was not ready in time.
+        """
         command = [sys.executable, "-m", "scorequeue", "up", "--demo"]
         command += ["--port", str(self.port), "--data", str(self.data)]
         command += [] if self.flower_url else ["--no-flower"]
@@ -62,39 +68,28 @@ class DemoService:
                 stderr=subprocess.STDOUT,
                 env=_plain_environment(),
             )
-        try:
-            self._wait_until_ready()
-        except BaseException:
-            self._stop()
-            raise
-        return self
+        self._wait_until_ready(self._process)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stop()
-
-    def _wait_until_ready(self) -> None:
-        end = time.monotonic() + _READY_SECONDS
-        while not any(line.startswith("ready") for line in _read_lines(self.log)):
-            code = self._process.poll()
-            if code is not None:
-                raise DemoError(f"the service ended with exit code {code}:\n{_read_end(self.log)}")
-            if time.monotonic() > end:
-                raise DemoError(f"not ready after {_READY_SECONDS:g} s:\n{_read_end(self.log)}")
-            time.sleep(_CHECK_SECONDS)
-
-    def _stop(self) -> None:
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+    def stop(self) -> None:
+        """Stop it in order, or by force if it takes too long; nothing happens if it does not run."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(_STOP_SECONDS)
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        end = time.monotonic() + _READY_SECONDS
+        while not any(line.startswith("ready") for line in _read_lines(self.log)):
+            code = process.poll()
+            if code is not None:
+                raise DemoError(f"the service ended with exit code {code}:\n{_read_end(self.log)}")
+            if time.monotonic() > end:
+                raise DemoError(f"not ready after {_READY_SECONDS:g} s:\n{_read_end(self.log)}")
+            time.sleep(_CHECK_SECONDS)
 
 
 def run_worker_command(arguments: Sequence[str | Path]) -> None:

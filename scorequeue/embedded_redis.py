@@ -123,6 +123,8 @@ def write_config(path: Path, data: Path, unix_socket: Path) -> None:
         "aof-load-truncated yes",
         # Jobs are never dropped to make room.
         "maxmemory-policy noeviction",
+        # The other half is the workers'; the API takes no new jobs from 80 % of this on.
+        f"maxmemory {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2}",
         # Job records are small hashes with some long values: keep them in the compact form.
         "hash-max-listpack-value 2048",
         "hash-max-listpack-entries 128",

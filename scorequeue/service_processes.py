@@ -32,6 +32,9 @@ def make_environment(folder: DataFolder, environ: Mapping[str, str], redis_url: 
     for name, default in (("SCOREQUEUE_FILE_STORE", folder.files), ("SCOREQUEUE_MODELS", folder.models)):
         given = environ.get(name) or str(default)
         environment[name] = given if "://" in given else os.path.abspath(given)
+    if redis_url.startswith("unix://") and not environ.get("SCOREQUEUE_REDIS_URL"):
+        # Its disk is this one: the API can refuse jobs before it is full.
+        environment.setdefault("SCOREQUEUE_REDIS_FOLDER", str(folder.redis))
     search = [os.path.abspath(entry) for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     root = Path(__file__).resolve().parents[1]
     if root.name not in {"site-packages", "dist-packages"}:

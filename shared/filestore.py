@@ -3,7 +3,8 @@
 What is visible is whole: everything is written beside its place, fsynced, and renamed into it.
 
 ``uploads/{token}/``  an upload under way
-``jobs/{id}/``        ``input``, ``plan.json``, and ``parts/{chunk}-{attempt}`` (``.errors`` beside it)
+``jobs/{id}/``        of a file: ``input``, ``plan.json``, ``parts/{chunk}-{attempt}`` (``.errors`` beside it);
+                      of rows too large for Redis: ``rows``, ``result``
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from typing import BinaryIO
 
 INPUT = "input"
 PLAN = "plan.json"
+#: The payload and the result of a rows job that are too large for Redis.
+ROWS, RESULT = "rows", "result"
+#: Stands in a job's record for a payload or result that is here; neither ever has one byte.
+REFERENCE = b"@"
 
 _BLOCK_BYTES = 1 << 20
 #: An upload folder untouched for this long is of a process that died.
@@ -96,16 +101,22 @@ class FileStore:
                 data += more
         return data
 
+    def write_blob(self, job_id: str, name: str, data: bytes) -> None:
+        """Write a large payload or result, whole or not at all."""
+        self._make_folders()
+        folder = self._jobs / job_id
+        if not folder.is_dir():
+            folder.mkdir(exist_ok=True)
+            _sync_folder(self._jobs)
+        _publish(folder, name, data)
+
+    def read_blob(self, job_id: str, name: str) -> bytes:
+        """Return a large payload or result."""
+        return (self._jobs / job_id / name).read_bytes()
+
     def write_part(self, job_id: str, name: str, data: bytes) -> None:
         """Write a part of a result, whole or not at all."""
-        folder = self._jobs / job_id / "parts"
-        incoming = folder / f".{name}-{secrets.token_hex(4)}"
-        try:
-            _write_synced(incoming, data)
-            incoming.rename(folder / name)
-        finally:
-            incoming.unlink(missing_ok=True)
-        _sync_folder(folder)
+        _publish(self._jobs / job_id / "parts", name, data)
 
     def read_part(self, job_id: str, name: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Yield the bytes of a part from `start` to before `stop` (its end by default), in blocks."""
@@ -142,6 +153,16 @@ class FileStore:
     def _make_folders(self) -> None:
         self._uploads.mkdir(parents=True, exist_ok=True)
         self._jobs.mkdir(parents=True, exist_ok=True)
+
+
+def _publish(folder: Path, name: str, data: bytes) -> None:
+    incoming = folder / f".{name}-{secrets.token_hex(4)}"
+    try:
+        _write_synced(incoming, data)
+        incoming.rename(folder / name)
+    finally:
+        incoming.unlink(missing_ok=True)
+    _sync_folder(folder)
 
 
 def _write_synced(path: Path, data: bytes) -> None:

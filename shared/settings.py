@@ -58,6 +58,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_file_bytes: int = 50 * 1024**3
     #: Rows of a rows job; more belong into a file.
     max_job_rows: int = 10_000
+    #: Bytes of a payload or result that stays in Redis; what is larger goes to the file store.
+    inline_bytes: int = 256 * 1024
+    #: Folder of Redis's data, if it is on this machine: jobs are refused before its disk is full. Empty: unknown.
+    redis_folder: Path | None = None
+    #: Free bytes below which nothing new is taken: Redis ends when it cannot write.
+    min_free_bytes: int = 1024**3
     #: Rows that may wait in one model version's queue before submissions get 429.
     max_queue_rows: int = 1_000_000
     #: Rows of one model call. 512 rows of a forest take 10 ms; larger batches add little and wait longer.
@@ -72,6 +78,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     chunks_offered: int = 4
     #: Seconds a process may be silent before its claims are given to others.
     lease_seconds: float = 5.0
+    #: Seconds that scoring one claim may take before its process is killed as hanging.
+    task_seconds: int = 120
     #: Seconds a job may wait, by default: seven days.
     deadline_seconds: int = 7 * 24 * 3600
     #: Seconds that a finished rows job is kept: at 2,800 jobs/s an hour fills 10 GB of Redis.
@@ -117,7 +125,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def _read_value(text: str, kind: type) -> Any:
     if kind is str:
         return text
-    if kind is Path:
+    if kind is not int and kind is not float:  # a folder, or none
         return Path(text)
     try:
         number = kind(text)

@@ -24,8 +24,6 @@ _TASKS = {"rows": SCORE_ROWS, "files": SCORE_CHUNKS}
 
 #: A wake-up older than this is pointless: the sweep has published another.
 _EXPIRES_SECONDS = 60
-#: No model call should take this long; a process that hangs in one is killed and its job gets a strike.
-TASK_LIMIT_SECONDS = 120
 
 logger = get_logger(__name__)
 
@@ -54,7 +52,8 @@ def make_celery(settings: Settings, *, socket_timeout: float = 10.0) -> Celery:
         task_default_queue="rows",
         task_ignore_result=True,
         task_acks_late=False,
-        task_time_limit=TASK_LIMIT_SECONDS,
+        # A process that hangs in a model is killed; its jobs are tried alone.
+        task_time_limit=settings.task_seconds,
         task_send_sent_event=False,
         worker_send_task_events=True,
         worker_disable_prefetch=True,

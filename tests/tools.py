@@ -11,7 +11,9 @@ import pytest
 def require_tool(name: str) -> str:
     """Find a program; where it is missing skip the test, or fail it in CI, where nothing may be skipped."""
     path = shutil.which(name)
-    if path is None:
-        reason = f"{name} is not installed; `make test` as root on Debian installs it"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    return path
+    if path is not None:
+        return path
+    reason = f"{name} is not installed; `make test` as root on Debian installs it"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -51,7 +51,7 @@ class WorkerProcess:
         self._lease = Lease(lease_store, settings.lease_seconds, self._describe)
         publisher = WakeupPublisher(app)
         files = FileStore(settings.file_store)
-        self._rows = RowsScorer(store, self.load_model, self._lease, publisher, settings)
+        self._rows = RowsScorer(store, files, self.load_model, self._lease, publisher, settings)
         self._chunks = ChunkScorer(store, files, self._registry, self.load_model, self._lease, publisher, settings)
 
     def start(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from shared import metrics
 from shared.codec import Matrix, UnknownPayload, decode_matrix
+from shared.filestore import REFERENCE, RESULT, ROWS, FileStore
 from shared.jobs import Status, parse_queue
 from shared.logs import get_logger
 from shared.settings import Settings
@@ -36,6 +37,7 @@ class RowsScorer:
     Parameters
     ----------
     store : JobStore
+    files : FileStore
     load_model : callable
         Name and version to a warmed model; raises `ModelNotReady`.
     lease : Lease
@@ -46,12 +48,14 @@ class RowsScorer:
     def __init__(
         self,
         store: JobStore,
+        files: FileStore,
         load_model: Callable[[str, int], LoadedModel],
         lease: Lease,
         publisher: WakeupPublisher,
         settings: Settings,
     ) -> None:
         self._store = store
+        self._files = files
         self._load_model = load_model
         self._lease = lease
         self._publisher = publisher
@@ -138,7 +142,8 @@ class RowsScorer:
         stages["predict"] = outcome.predict_seconds
 
         began = time.perf_counter()
-        ends = list(_split_outcome(units, outcome, model, claimed.now, min(len(matrix), max_rows)))
+        split = _split_outcome(units, outcome, model, claimed.now, min(len(matrix), max_rows))
+        ends = [self._keep_result(end) for end in split]
         stages["encode"] = time.perf_counter() - began
         began = time.perf_counter()
         stored = self._store.commit_rows(self._lease.owner, ends)
@@ -152,7 +157,7 @@ class RowsScorer:
         matrices: list[Matrix] = []
         for unit in units:
             try:
-                matrix = decode_matrix(unit.payload)
+                matrix = decode_matrix(self._read_payload(unit))
                 if matrix.shape != (unit.rows, columns):
                     raise UnknownPayload(f"{matrix.shape} instead of {(unit.rows, columns)}")
             except UnknownPayload as error:
@@ -167,6 +172,16 @@ class RowsScorer:
                 matrices.append(matrix)
         return readable, matrices
 
+    def _read_payload(self, unit: Claim) -> bytes:
+        return self._files.read_blob(unit.id, ROWS) if unit.payload == REFERENCE else unit.payload
+
+    def _keep_result(self, end: RowsOutcome) -> RowsOutcome:
+        """Put a large result into the file store, before the commit that refers to it."""
+        if len(end.result) <= self._settings.inline_bytes:
+            return end
+        self._files.write_blob(end.id, RESULT, end.result)
+        return msgspec.structs.replace(end, result=REFERENCE)
+
     def _refuse(self, units: list[Claim], code: str, detail: str) -> None:
         problem = msgspec.json.encode({"code": code, "detail": detail})
         self._store.commit_rows(
@@ -175,7 +190,9 @@ class RowsScorer:
         )
 
 
-def _split_outcome(units: list[Claim], outcome: Outcome, model: LoadedModel, claimed_at: int, batch_rows: int) -> Any:
+def _split_outcome(
+    units: list[Claim], outcome: Outcome, model: LoadedModel, claimed_at: int, batch_rows: int
+) -> Iterator[RowsOutcome]:
     """Yield each job's end: its own rows, and the evidence of how they were scored."""
     start = 0
     for unit in units:

@@ -82,8 +82,8 @@ def test_the_commands_of_the_readme_do_what_it_says(service: RunningService, tmp
             assert match_line(line).search(output), f"{line!r} was not printed by:\n{step.command}\nbut:\n{output}"
 
 
-def test_every_block_of_the_readme_shows_something() -> None:
-    """Nearly every command of the section shows what it prints, so that a silent failure would be noticed."""
+def test_every_block_of_the_readme_shows_what_it_prints() -> None:
+    """Every block of the section shows lines that it prints, so that a silent failure is noticed."""
     steps = read_steps((ROOT / "README.md").read_text())
 
     assert all(step.shown for step in steps)

@@ -190,7 +190,7 @@ def test_list_is_filtered(api: ApiUnderTest) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=-1", "limit=201", "limit=ten", "limit=1.5", "limit=", f"limit={'9' * 5000}", "limit=%C2%B2"]
+    [f"limit={text}" for text in ("0", "-1", "201", "ten", "1.5", "", "9" * 5000, "%C2%B2")]
     + ["status=done", "kind=table"],
 )
 def test_wrong_filter_is_refused(api: ApiUnderTest, query: str) -> None:

@@ -137,7 +137,16 @@ def run_redis(folder: Path, wait_until: WaitUntil) -> Iterator[str]:
     server = require_tool("redis-server")
     port = find_free_port()
     folder.mkdir()
-    command = [server, ROOT / "deploy/redis.conf", "--dir", folder, "--port", str(port), "--bind", "127.0.0.1"]
+    command = [
+        server,
+        str(ROOT / "deploy/redis.conf"),
+        "--dir",
+        str(folder),
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             wait_until(lambda: is_listening(port), 20, "redis-server to listen")
