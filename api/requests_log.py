@@ -12,6 +12,7 @@ from flask import Flask, Response, g, request
 from shared import metrics
 from shared.logs import get_logger
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 logger = get_logger(__name__)
@@ -35,8 +36,9 @@ def _end(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
     seconds = time.perf_counter() - g.began
-    # A path outside the routes would make a label out of whatever a stranger asks for.
-    labels = (request.method, request.url_rule.rule if request.url_rule else "unmatched", str(response.status_code))
+    # A path outside the routes, or an invented method, would make a label out of whatever a stranger asks for.
+    method = request.method if request.method in _METHODS else "other"
+    labels = (method, request.url_rule.rule if request.url_rule else "unmatched", str(response.status_code))
     metrics.HTTP_REQUESTS.labels(*labels).inc()
     metrics.HTTP_SECONDS.labels(*labels).observe(seconds)
     if response.status_code >= 500:

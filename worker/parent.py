@@ -17,8 +17,11 @@ from shared.settings import Settings
 from shared.store import JobStore
 from shared.sweep import Sweep
 from shared.wakeups import WakeupPublisher
+from worker.watchdog import Watchdog
 
 _TOUCH_SECONDS = 1.0
+#: What a task may take beyond its limit: the killing of its process, and the start of another.
+_GRACE_SECONDS = 30.0
 
 
 class WorkerParent:
@@ -35,6 +38,7 @@ class WorkerParent:
         self._app = app
         self._stop = threading.Event()
         self._sweep: Sweep | None = None
+        self._watchdog: Watchdog | None = None
 
     def start(self) -> None:
         """Start them, once the worker is up."""
@@ -45,6 +49,12 @@ class WorkerParent:
             f"worker@{socket.gethostname()}:{os.getpid()}",
         )
         self._sweep.start()
+        self._watchdog = Watchdog(
+            JobStore(connect(self._settings.redis_url)),
+            list(self._app.amqp.queues.consume_from),
+            self._settings.task_seconds + _GRACE_SECONDS,
+        )
+        self._watchdog.start()
         if path := os.environ.get("SCOREQUEUE_HEARTBEAT_FILE"):
             threading.Thread(target=self._touch, args=(Path(path),), name="heartbeat", daemon=True).start()
         if self._settings.worker_metrics_port:
@@ -55,6 +65,8 @@ class WorkerParent:
         self._stop.set()
         if self._sweep:
             self._sweep.stop()
+        if self._watchdog:
+            self._watchdog.stop()
 
     def _touch(self, path: Path) -> None:
         """Show liveness by a file: cheap, and it does not depend on Redis (a probe by ``inspect ping`` does)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 import time
 from typing import Any
 
@@ -46,6 +45,7 @@ class WorkerProcess:
         self._registry = Registry(settings.models)
         self._models = ModelCache(self._registry)
         self._warm: list[str] = []
+        self._tasks = 0
         store = JobStore(connect(settings.redis_url, timeout_seconds=_REDIS_TIMEOUT_SECONDS))
         lease_store = JobStore(connect(settings.redis_url))
         self._lease = Lease(lease_store, settings.lease_seconds, self._describe)
@@ -79,10 +79,12 @@ class WorkerProcess:
 
     def score_rows(self, queue: str) -> str:
         """Score rows jobs of a queue; return a line for people."""
+        self._tasks += 1
         return self._rows.run(queue)
 
     def score_chunks(self, queue: str) -> str:
         """Score chunks of a queue; return a line for people."""
+        self._tasks += 1
         return self._chunks.run(queue)
 
     def load_model(self, name: str, version: int) -> LoadedModel:
@@ -105,5 +107,6 @@ class WorkerProcess:
             "warm": list(self._warm),
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "threads": threading.active_count(),
+            "parent": os.getppid(),
+            "tasks": self._tasks,
         }

@@ -241,7 +241,7 @@ class QueueMachine(RuleBasedStateMachine):
     def _claim(self, kind: str, owner: str, max_rows: int) -> list[Held]:
         queue, is_file = QUEUES[kind], kind == "file"
         claimed = self.store.claim(
-            queue, owner, lease_seconds=600, max_rows=max_rows, max_bytes=10**6, max_chunks=is_file
+            queue, owner, lease_seconds=600, max_rows=max_rows, max_bytes=10**6, max_chunks=int(is_file)
         )
         if queue in self.model.paused or queue not in self.store.list_queues():
             assert not claimed.units

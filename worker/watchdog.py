@@ -1,0 +1,102 @@
+"""The watchdog: a worker that gets nowhere while work waits takes itself down, so that it is started afresh.
+
+A worker can be up and deaf: its connection to the broker half-open, its pool stuck (anchors: "stops consuming after
+reconnect"). Nothing restarts a process that only looks alive, so it has to end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import redis
+
+from shared.jobs import parse_queue
+from shared.logs import get_logger
+from shared.store import JobStore
+
+_LOOK_SECONDS = 5.0
+#: After the order to stop, a pool that is stuck has so long to end.
+_END_SECONDS = 10.0
+
+logger = get_logger(__name__)
+
+
+class Watchdog:
+    """Compares what waits with what this worker's processes did.
+
+    Parameters
+    ----------
+    store : JobStore
+        With a connection of its own.
+    queues : list of str
+        The Celery queues that the worker consumes.
+    patience_seconds : float
+        Longer than any task may take.
+    take_down : callable, optional
+        How the worker is ended.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        queues: list[str],
+        patience_seconds: float,
+        take_down: Callable[[], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._queues = queues
+        self._patience_seconds = patience_seconds
+        self._take_down = take_down or _end_process
+        self._stop = threading.Event()
+        self._tasks = -1
+        self._since = time.monotonic()
+
+    def start(self) -> None:
+        """Watch in a thread, until `stop`."""
+        threading.Thread(target=self._run, name="watchdog", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+
+    def look(self) -> None:
+        """Look once; take the worker down if nothing moved for too long."""
+        tasks = self._count_tasks()
+        if tasks != self._tasks or not self._has_work():
+            self._tasks, self._since = tasks, time.monotonic()
+        elif time.monotonic() - self._since > self._patience_seconds:
+            logger.error(
+                "work waits and this worker does none; it ends, to be started afresh",
+                seconds=round(time.monotonic() - self._since),
+            )
+            self._take_down()
+
+    def _run(self) -> None:
+        while not self._stop.wait(_LOOK_SECONDS):
+            try:
+                self.look()
+            except redis.RedisError:
+                self._since = time.monotonic()  # nobody can work without Redis: that is not this worker's fault
+
+    def _has_work(self) -> bool:
+        states = (self._store.read_queue(name) for name in self._store.list_queues() if self._consumes(name))
+        return any(state.waiting_units and not state.paused for state in states)
+
+    def _consumes(self, queue: str) -> bool:
+        return parse_queue(queue)[0] in self._queues
+
+    def _count_tasks(self) -> int:
+        here = (socket.gethostname(), os.getpid())
+        says = self._store.list_workers().values()
+        return sum(said.get("tasks", 0) for said in says if (said.get("host"), said.get("parent")) == here)
+
+
+def _end_process() -> None:
+    os.kill(os.getpid(), signal.SIGQUIT)
+    time.sleep(_END_SECONDS)  # this thread waits for the rest of the process, and then does not
+    os._exit(1)
