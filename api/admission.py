@@ -77,6 +77,10 @@ class Admission:
             raise ServiceError("storage_full", "The disk is nearly full; no files are taken.", retry_after=60)
         self.check_rows()
 
+    def look_again(self) -> None:
+        """Measure at the next submission, however short ago the last time was."""
+        self._due = 0.0
+
     def _look(self) -> _Sample:
         if time.monotonic() >= self._due and self._lock.acquire(blocking=False):
             try:

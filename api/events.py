@@ -6,6 +6,8 @@ misses nothing: no history is kept for it.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -35,29 +37,33 @@ def stream_events(job_id: str) -> Response:
     service = get_service()
     job = find_job(service, job_id)
     last = request.headers.get("Last-Event-ID", "")
-    response = Response(_generate(service, job, get_tenant(), last), mimetype="text/event-stream")
+    stack = contextlib.ExitStack()
+    changed = stack.enter_context(service.waiters.expect(job.id, moves=True))
+    if changed is None:
+        stack.close()
+        raise ServiceError("overloaded", "Too many requests wait already; poll the job instead.", retry_after=1)
+    response = Response(_generate(service, job, get_tenant(), changed, last), mimetype="text/event-stream")
+    response.call_on_close(stack.close)  # also when the client has gone before the first event
     response.headers["Cache-Control"] = "no-store"
     return response
 
 
-def _generate(service: Service, job: Job, tenant: str, last: str) -> Iterator[bytes]:
+def _generate(service: Service, job: Job, tenant: str, changed: threading.Event, last: str) -> Iterator[bytes]:
     until = time.monotonic() + service.settings.max_wait_seconds
     spoke = time.monotonic()
     yield b"retry: 1000\n\n"
-    with service.waiters.expect(job.id, moves=True) as changed:
-        if changed is None:
-            raise ServiceError("overloaded", "Too many requests wait already; poll the job instead.", retry_after=1)
-        latest: Job | None = service.store.read_job(job.id, tenant)
-        while latest is not None:
-            changed.clear()
-            event, last = _make_event(service, latest, last)
-            if event or time.monotonic() - spoke > _COMMENT_SECONDS:
-                yield event or b": still here\n\n"
-                spoke = time.monotonic()
-            if latest.status.is_terminal or time.monotonic() > until:
-                return
-            changed.wait(LOOK_SECONDS)
-            latest = service.store.read_job(job.id, tenant)
+    latest = service.store.read_job(job.id, tenant)
+    while latest is not None:
+        event, last = _make_event(service, latest, last)
+        if event or time.monotonic() - spoke > _COMMENT_SECONDS:
+            yield event or b": still here\n\n"
+            spoke = time.monotonic()
+        remaining = until - time.monotonic()
+        if latest.status.is_terminal or remaining <= 0:
+            return
+        changed.wait(min(remaining, LOOK_SECONDS))
+        changed.clear()  # before the look: what comes after it sets it again
+        latest = service.store.read_job(job.id, tenant)
 
 
 def _make_event(service: Service, job: Job, last: str) -> tuple[bytes, str]:

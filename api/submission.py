@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,12 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     deadline_seconds: DeadlineSeconds | None = None
     retention_seconds: RetentionSeconds | None = None
     metadata: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        # A query, unlike JSON, can say "nan", and no comparison refuses it.
+        for name in ("deadline_seconds", "retention_seconds"):
+            if (seconds := getattr(self, name)) is not None and math.isnan(seconds):
+                raise ValueError(f"{name}: expected a number of seconds")
 
 
 def submit_rows(service: Service, tenant: str, manifest: Manifest, matrix: Matrix, options: Options) -> Job:
@@ -120,8 +127,13 @@ def _check_metadata(metadata: dict[str, Any] | None) -> None:
 
 
 def submit_job(service: Service, submission: Submission) -> Job:
-    """Write a job down and publish a wake-up if none is outstanding."""
-    if _write(service, submission):
+    """Write a job down and publish a wake-up if none is outstanding; of a refused one nothing is kept."""
+    try:
+        wake = _write(service, submission)
+    except ServiceError:
+        service.files.remove(submission.id)  # refused, so surely not written down
+        raise
+    if wake:
         service.publisher.publish(submission.queue)
     return Job(
         id=submission.id,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import msgspec
 from flask import request
-from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
+from werkzeug.sansio.multipart import Data, Field, File, MultipartDecoder, NeedData, State
 
 from api.bodies import BLOCK_BYTES, has_known_end, iterate_body
 from api.service import Service
@@ -26,6 +25,8 @@ MEDIA_TYPES = ("text/csv", "multipart/form-data")
 _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|"}
 #: A field of a form is an option, not data.
 _MOST_FIELD_BYTES = 64 * 1024
+#: What the reader of a form may hold at a time: the block that came, and a part's header.
+_MOST_HELD_BYTES = 2 * BLOCK_BYTES
 
 
 class FileOptions(Options):
@@ -65,6 +66,7 @@ def _receive(service: Service, tenant: str, upload: Upload) -> Job:
         form = _FormReader(upload)
         form.read(blocks)
         options, filename = _read_options(form.fields), form.filename
+        resolve_model(service, options.model)
         scanner = _make_scanner(service, options)
         _replay(upload, scanner.feed)
     else:
@@ -97,11 +99,7 @@ def _receive(service: Service, tenant: str, upload: Upload) -> Job:
         ),
         chunk_rows=tuple(chunk.rows for chunk in plan.chunks),
     )
-    try:
-        return submit_job(service, submission)
-    except ServiceError:
-        service.files.remove(job_id)  # refused, so surely not written down
-        raise
+    return submit_job(service, submission)
 
 
 def _read_options(values: dict[str, Any]) -> FileOptions:
@@ -173,40 +171,34 @@ class _FormReader:
         self._has_file = False
 
     def read(self, blocks: Iterator[bytes]) -> None:
-        boundary = request.mimetype_params.get("boundary", "")
-        if not boundary:
-            raise ServiceError("malformed_file", "The form has no boundary.")
-        decoder = MultipartDecoder(boundary.encode("latin-1"), max_form_memory_size=None, max_parts=100)
-        ended = False
+        decoder = MultipartDecoder(_read_boundary(), max_form_memory_size=_MOST_HELD_BYTES, max_parts=100)
         for block in blocks:
-            decoder.receive_data(block)
-            ended = self._take_events(decoder) or ended
-        if not ended:
+            if decoder.state != State.EPILOGUE:  # what follows the end mark means nothing, and is not held
+                decoder.receive_data(block)
+                self._take_events(decoder)
+        if decoder.state != State.EPILOGUE:
             raise ServiceError("incomplete_upload", "The form has no end mark; nothing was kept.")
         if not self._has_file:
             raise ServiceError("malformed_file", "The form has no part named 'file'.")
 
-    def _take_events(self, decoder: MultipartDecoder) -> bool:
-        while True:
-            try:
-                event = decoder.next_event()
-            except ValueError as error:
-                raise ServiceError("malformed_file", f"The form cannot be read: {error}") from None
-            if isinstance(event, NeedData):
-                return False
-            if isinstance(event, Epilogue):
-                return True
-            self._take(event)
+    def _take_events(self, decoder: MultipartDecoder) -> None:
+        try:
+            while not isinstance(event := decoder.next_event(), NeedData):
+                self._take(event)
+        except ValueError as error:
+            raise ServiceError("malformed_file", f"The form cannot be read: {error}") from None
 
     def _take(self, event: Any) -> None:
         if isinstance(event, File | Field):
-            self._name, self._headers = event.name, event.headers
+            if not event.name:
+                raise ServiceError("malformed_file", "The form has a part without a name.")
+            self._name = event.name
             self._in_file = event.name == "file"
             if self._in_file:
                 if self._has_file:
                     raise ServiceError("malformed_file", "The form has two parts named 'file'.")
                 self._has_file = True
-                self.filename = os.path.basename(getattr(event, "filename", "") or "")
+                self.filename = _clean_filename(getattr(event, "filename", ""))
             else:
                 self.fields[self._name] = b""
         elif isinstance(event, Data):
@@ -217,3 +209,16 @@ class _FormReader:
             if len(value) > _MOST_FIELD_BYTES:
                 raise ServiceError("payload_too_large", f"The field {self._name!r} is longer than 64 KiB.")
             self.fields[self._name] = value if event.more_data else value.decode("utf-8", "replace")
+
+
+def _read_boundary() -> bytes:
+    boundary = request.mimetype_params.get("boundary", "")
+    if not boundary or not boundary.isascii():
+        raise ServiceError("malformed_file", "The form's Content-Type has no boundary that can be used.")
+    return boundary.encode()
+
+
+def _clean_filename(name: str) -> str:
+    """Return the last part of a path, without what cannot stand in a header."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return "".join(character for character in last if character.isprintable())[:200]

@@ -10,6 +10,7 @@ Keys (all begin with ``sq:``; those marked P are permanent, the others have a TT
 ``stream:{queue}:{s}``  stream  P  what waits, by priority; ``trial`` for what is claimed alone
 ``queue:{queue}``       hash    P  counters, speed and pause of a queue
 ``queues``              set     P  names of all queues
+``tenants``             set     P  names of all tenants
 ``wake:{queue}``        string  mark of an outstanding wake-up
 ``alive:{owner}``       string  lease of a process
 ``workers``             zset    owners by last heartbeat

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # prometheus_client decides at its import whether its values are shared between processes. The children of this
 # worker must share them, or each scrape would show one child's (anchors: 10 to 25 times too low).
@@ -18,7 +19,9 @@ from shared.logs import configure_logging
 from shared.settings import Settings
 from shared.wakeups import SCORE_CHUNKS, SCORE_ROWS, make_celery
 from worker.parent import WorkerParent
-from worker.process import WorkerProcess
+
+if TYPE_CHECKING:
+    from worker.process import WorkerProcess
 
 settings = Settings.from_env()
 app = make_celery(settings)
@@ -41,6 +44,13 @@ def score_chunks(queue: str) -> str:
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]
 def _configure_logging(**_: Any) -> None:
     configure_logging()
+
+
+@signals.worker_init.connect  # type: ignore[untyped-decorator]
+def _import_models(**_: Any) -> None:
+    # Before the fork, or each child would spend seconds of a processor on it; and not above, or Flower would too.
+    for module in ("worker.process", "sklearn.ensemble"):
+        importlib.import_module(module)
 
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]
@@ -68,6 +78,8 @@ def _get_process() -> WorkerProcess:
     """Return this child's process, started on the first call: in pools without children, by the first task."""
     global _process  # one to a process, by its nature
     if _process is None:
+        from worker.process import WorkerProcess
+
         _process = WorkerProcess(settings, app, queues=list(app.amqp.queues.consume_from))
         _process.start()
     return _process

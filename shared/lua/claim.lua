@@ -13,7 +13,7 @@ end
 -- A process that slept past its lease gets a new one only together with new work.
 redis.call('SET', 'sq:alive:' .. owner, '{}', 'PX', lease, 'NX')
 
-local units, begun, rows, bytes = {}, {}, 0, 0
+local units, begun, expired, rows, bytes = {}, {}, {}, 0, 0
 
 -- Claims the next unit of one stream; false if nothing waits there.
 local function claim_next(name)
@@ -32,6 +32,7 @@ local function claim_next(name)
   local job = read_fields(job_key(id), 's', 'a', 'c', 'd', 'st')
   if job.s == 'queued' and tonumber(job.d) <= now then
     expire(id, now)
+    expired[#expired + 1] = id
     return true
   end
   local attempt, strikes = unit.a + 1, tonumber(unit.k) or 0
@@ -81,6 +82,7 @@ if #units == 0 then claim_waiting() end
 if #units == 0 and not trials_first then claim_trial() end
 
 tell(MOVED, begun)
+tell(ENDED, expired)
 local more = sum_waiting(queue, 'units') > 0 and 1 or 0
 local wake = (more == 1 and #units > 0) and mark_wakeup(queue) or 0
 return {now, more, wake, units}

@@ -11,7 +11,7 @@ local function give_back(id, chunk, entry)
   local key = chunk == '' and job_key(id) or chunk_key(id, chunk)
   local unit = read_unit(key)
   if unit.s ~= 'running' or unit.o ~= owner or unit.x ~= entry then return end
-  local job = read_fields(job_key(id), 'd', 't', 'cancel')
+  local job = read_fields(job_key(id), 'd', 't', 'cancel', 'n', 'ok')
   if chunk ~= '' and job.cancel then
     forget_chunk(id, chunk)
     if redis.call('SCARD', 'sq:offered:' .. id) == 0 then
@@ -22,8 +22,8 @@ local function give_back(id, chunk, entry)
   end
   -- Its rows are no longer shown to the model (worker/files.py), so what fails now is the file or the store.
   if chunk ~= '' and (tonumber(unit.k) or 0) >= MAX_STRIKES + 2 then
-    finish(id, 'failed', now, {'e', cjson.encode({code = 'worker_lost', detail = 'Chunk ' .. chunk ..
-      ' could not be scored, nor could its rows be marked as failed; see the log of the workers.'})})
+    finish(id, 'failed', now, {'bad', job.n - job.ok, 'e', cjson.encode({code = 'worker_lost', detail = 'Chunk ' ..
+      chunk .. ' could not be scored, nor could its rows be marked as failed; see the log of the workers.'})})
     finished[#finished + 1] = id
     return
   end

@@ -18,6 +18,7 @@ end
 
 redis.call('HSET', key, 's', 'queued', 'kind', kind, 'q', queue, 't', tenant, 'pr', priority, 'n', rows,
   'c', now, 'd', now + ARGV[7], 'g', ARGV[8], 'a', 0, 'doc', ARGV[9])
+redis.call('SADD', 'sq:tenants', tenant)
 redis.call('ZADD', 'sq:jobs:' .. tenant, 0, id)
 redis.call('ZADD', 'sq:deadlines', now + ARGV[7], id)
 count(queue, 'submitted', 1)

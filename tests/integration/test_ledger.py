@@ -164,6 +164,20 @@ def test_job_whose_chunk_cannot_be_written_fails(store: JobStore) -> None:
     assert job.problem["code"] == "worker_lost"
 
 
+def test_rows_of_a_job_that_was_given_up_add_up(store: JobStore) -> None:
+    """When a chunk is given up, all rows that are not scored count as failed."""
+    job_id = submit(store, 5, 5, 5)
+    unit = claim(store)
+    assert unit is not None
+    assert commit(store, unit)
+    while claim(store) is not None:
+        lose(store)
+
+    job = store.read_job(job_id)
+    assert job is not None
+    assert (job.status, job.succeeded, job.failed) == (Status.FAILED, 5, 10)
+
+
 def test_removed_file_job_refuses_its_commit(store: JobStore) -> None:
     """A chunk that is scored while its job is deleted commits to nothing."""
     job_id = submit(store, 5, 5, 5)

@@ -270,6 +270,18 @@ def test_sweep_expires_while_nobody_claims(store: JobStore, submit: Submit, wait
     assert_empty(store)
 
 
+def test_expiry_at_a_claim_is_told(store: JobStore, submit: Submit, client: redis.Redis, wait_until: Any) -> None:
+    """Who waits for a job learns of its end also when a claim, not the sweep, finds it past its deadline."""
+    job_id = submit(deadline_seconds=0)
+
+    with client.pubsub(ignore_subscribe_messages=True) as channel:
+        channel.subscribe("sq:ended")
+        assert claim(store) == []
+        message = wait_until(lambda: channel.get_message(timeout=1), 5, "the end to be told")
+
+    assert message["data"].decode() == job_id
+
+
 def test_canceled_job_refuses_the_late_commit(store: JobStore, submit: Submit) -> None:
     """Cancel is at once, also of a job that is being scored; its result is refused."""
     job_id = submit()
@@ -303,6 +315,18 @@ def test_removed_job_leaves_nothing(store: JobStore, submit: Submit, client: red
     assert store.list_jobs(TENANT, after=None, most=10) == []
     assert not [key for key in client.scan_iter() if job_id.encode() in key]
     assert_empty(store)
+
+
+def test_job_whose_record_went_first_leaves_nothing(store: JobStore, submit: Submit, client: redis.Redis) -> None:
+    """After a stop so long that the record's own TTL came before any sweep, the sweep still clears the lists."""
+    job_id = submit()
+    (unit,) = claim(store)
+    assert commit(store, unit)
+    client.delete(f"sq:job:{job_id}")
+
+    assert not store.remove(job_id)
+
+    assert store.list_jobs(TENANT, after=None, most=10) == []
 
 
 def test_paused_queue_gives_nothing(store: JobStore, submit: Submit) -> None:

@@ -45,7 +45,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.model = QueueModel()
         self.numbers = itertools.count()
         self.channel = self.client.pubsub()
-        self.channel.subscribe("sq:finished")
+        self.channel.subscribe("sq:ended")
 
     # Callers
 

@@ -1,0 +1,39 @@
+"""``python -m benchmarks [rows|files]``: measure, and print a short table; ``make bench`` runs both."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+
+from benchmarks import files, rows
+
+
+def main() -> int:
+    """Run what was asked for; the exit code is 1 if any answer was wrong."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("which", nargs="?", choices=("rows", "files", "all"), default="all")
+    parser.add_argument("--jobs", type=int, default=20_000, metavar="N", help="one-row jobs to the service")
+    parser.add_argument(
+        "--plain-jobs", type=int, default=2_000, metavar="N", help="one-row jobs to plain Flask and Celery"
+    )
+    parser.add_argument("--rounds", type=int, default=300, metavar="N", help="single requests to an idle service")
+    parser.add_argument("--rows", type=int, default=200_000, metavar="N", help="rows of the CSV, at least")
+    parser.add_argument("--processes", type=int, default=2, metavar="N", help="client processes")
+    parser.add_argument("--connections", type=int, default=32, metavar="N", help="connections of each of them")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="worker processes")
+    options = parser.parse_args()
+
+    print(f"{os.cpu_count()} processors, Python {platform.python_version()}, {platform.system()} {platform.machine()};")
+    print("clients, servers and workers share them; one side after the other, each alone on the machine.\n", flush=True)
+    wrong = 0
+    if options.which in ("rows", "all"):
+        wrong += rows.run(options)
+    if options.which in ("files", "all"):
+        wrong += files.run(options)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
