@@ -9,7 +9,6 @@ from api.jobs import answer_submitted, describe_job, find_job
 from api.service import answer_json, get_service
 from api.submission import keep_payload, submit_job
 from shared.errors import ServiceError
-from shared.filestore import REFERENCE, ROWS
 from shared.jobs import Document, Status
 from shared.store import Submission
 
@@ -37,8 +36,7 @@ def retry(job_id: str) -> Response:
     payload = service.store.read_payload(job_id)
     if job.kind != "rows" or job.status != Status.FAILED or payload is None:
         raise ServiceError("job_terminal", f"Only dead letters are put back; this {job.kind} job is {job.status}.")
-    if payload == REFERENCE:
-        payload = service.files.read_blob(job_id, ROWS)
+    payload = service.files.fetch(job_id, payload)
     document, new_id = job.document, service.store.make_id(job.tenant)
     return answer_submitted(
         submit_job(

@@ -78,9 +78,12 @@ def show_result(job_id: str) -> Response:
     service = get_service()
     job = find_job(service, job_id)
     if job.status in (Status.SUCCEEDED, Status.PARTIALLY_SUCCEEDED):
-        if job.kind == "file":
-            return answer_file_result(service, job)
-        result = read_result(service, job_id)
+        try:
+            if job.kind == "file":
+                return answer_file_result(service, job)
+            result = read_result(service, job_id)
+        except FileNotFoundError:  # files are removed before the record
+            raise _gone(job_id) from None
         if result is None:  # it went past its retention between the two looks
             raise _gone(job_id)
         return Response(result, mimetype="application/json")
@@ -138,8 +141,7 @@ def list_jobs() -> Response:
     if wanted.get("kind", "rows") not in ("rows", "file"):
         raise ServiceError("invalid_parameter", "kind: expected rows or file.")
     found, cursor = _collect_page(service, wanted, limit, request.args.get("after"))
-    now = time.time_ns() // 1_000_000
-    response = answer_json({"jobs": [job.describe(now, None) for job in found], "next": cursor})
+    response = answer_json({"jobs": [_describe(job, None) for job in found], "next": cursor})
     if cursor:
         query = urlencode([*wanted.items(), ("limit", limit), ("after", cursor)])
         response.headers["Link"] = f'</v1/jobs?{query}>; rel="next"'
@@ -167,7 +169,7 @@ def _submit_rows(service: Service) -> Response:
     manifest = service.registry.resolve(wanted.model)
     matrix = read_rows(wanted.rows, manifest.signature, max_rows=service.settings.max_job_rows)
     seconds = get_wait_seconds(service.settings.max_wait_seconds)
-    job = submit_rows(service, get_tenant(), manifest, matrix, wanted)
+    job = submit_rows(service, get_tenant(), manifest, matrix, wanted, body)
     if not seconds:
         return answer_submitted(job, None)
     try:
@@ -224,7 +226,11 @@ def _gone(job_id: str) -> ServiceError:
 
 def describe_job(service: Service, job: Job) -> dict[str, Any]:
     """Describe a job as the contract shows it, with its place in the queue and its problem in full."""
-    document = job.describe(time.time_ns() // 1_000_000, service.store.read_position(job))
+    return _describe(job, service.store.read_position(job))
+
+
+def _describe(job: Job, position: int | None) -> dict[str, Any]:
+    document = job.describe(time.time_ns() // 1_000_000, position)
     if job.problem is not None:
         document["error"] = _expand_problem(job)
     return document
@@ -234,8 +240,9 @@ def _expand_problem(job: Job) -> dict[str, Any]:
     problem = job.problem or {}
     code = problem.get("code", "internal_error")
     members = {"errors": problem["errors"]} if problem.get("errors") else {}
-    document = describe_problem(code if code in PROBLEMS else "internal_error", problem.get("detail", ""), **members)
-    return document | {"instance": f"/v1/jobs/{job.id}"}
+    return describe_problem(
+        code if code in PROBLEMS else "internal_error", problem.get("detail", ""), f"/v1/jobs/{job.id}", **members
+    )
 
 
 def _answer_failed(job: Job) -> Response:

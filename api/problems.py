@@ -37,6 +37,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "length_required": (411, "The length of the body is needed"),
     "payload_too_large": (413, "The body is too large"),
     "unsupported_media_type": (415, "The media type is not supported"),
+    "range_not_satisfiable": (416, "The range is outside of the result"),
     "schema_mismatch": (422, "The rows do not match the model's signature"),
     "column_collision": (422, "The file already has a column with that name"),
     "idempotency_conflict": (422, "The key was used with another payload"),
@@ -59,11 +60,12 @@ _HTTP_CODES = {
     411: "length_required",
     413: "payload_too_large",
     415: "unsupported_media_type",
+    416: "range_not_satisfiable",
 }
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-def describe_problem(code: str, detail: str, **members: Any) -> dict[str, Any]:
+def describe_problem(code: str, detail: str, instance: str, **members: Any) -> dict[str, Any]:
     """Return a problem document.
 
     Parameters
@@ -72,6 +74,8 @@ def describe_problem(code: str, detail: str, **members: Any) -> dict[str, Any]:
         One of `PROBLEMS`.
     detail : str
         What was wrong here and what was expected.
+    instance : str
+        Path of what it is about.
     **members
         Further members, such as ``errors``.
     """
@@ -81,7 +85,7 @@ def describe_problem(code: str, detail: str, **members: Any) -> dict[str, Any]:
         "title": title,
         "status": status,
         "detail": detail,
-        "instance": request.path,
+        "instance": instance,
         "code": code,
     } | members
 
@@ -90,7 +94,7 @@ def answer_problem(
     code: str, detail: str, *, headers: dict[str, str] | None = None, retry_after: int | None = None, **members: Any
 ) -> Response:
     """Answer with a problem document."""
-    document = describe_problem(code, detail, **members)
+    document = describe_problem(code, detail, request.path, **members)
     response = Response(msgspec.json.encode(document), document["status"], mimetype="application/problem+json")
     response.headers.update(headers or {})
     if retry_after is not None:
@@ -144,7 +148,7 @@ def _answer_http_error(error: HTTPException) -> Response:
         "not_found": f"There is nothing at {request.path}.",
         "method_not_allowed": f"{request.method} is not allowed at {request.path}.",
     }
-    headers = {key: value for key, value in error.get_headers() if key == "Allow"}
+    headers = {key: value for key, value in error.get_headers() if key in ("Allow", "Content-Range")}
     return answer_problem(code, details.get(code) or error.description or error.name, headers=headers)
 
 

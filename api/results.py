@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import msgspec
 from flask import Response, request
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.http import dump_options_header, parse_range_header
 
 from api.service import Service
 from shared.columns import output_header
-from shared.errors import ServiceError
-from shared.filestore import REFERENCE, RESULT
 from shared.jobs import Job
 from shared.records import Plan, parse_header
 from shared.store import LedgerEntry
@@ -21,28 +22,39 @@ from shared.store import LedgerEntry
 def read_result(service: Service, job_id: str) -> bytes | None:
     """Return the result of a rows job: the bytes to be served; None if it has none."""
     result = service.store.read_result(job_id)
-    return service.files.read_blob(job_id, RESULT) if result == REFERENCE else result
+    return None if result is None else service.files.fetch(job_id, result)
 
 
 def answer_file_result(service: Service, job: Job) -> Response:
-    """Stream the scored file, or the range of it that is asked for."""
+    """Stream the scored file, or the range of it that is asked for.
+
+    Raises
+    ------
+    FileNotFoundError
+        The job was removed meanwhile.
+    RequestedRangeNotSatisfiable
+        The range begins after the end.
+    """
     plan = msgspec.json.decode(service.files.read_plan(job.id), type=Plan)
     header = _make_header(service, job, plan)
     ledger = service.store.read_ledger(job.id)
+    if len(ledger) < len(plan.chunks):
+        raise FileNotFoundError("the ledger is gone")
     parts = [ledger[index] for index in range(len(plan.chunks))]
     total = len(header) + sum(part.bytes for part in parts)
-    start, stop = _read_range(total)
-    response = Response(
-        _iterate_bytes(service, job.id, header, parts, start, stop),
-        206 if (start, stop) != (0, total) else 200,
-        mimetype="text/csv",
-    )
+    etag = f"{job.id}-{total}"
+    if request.if_none_match.contains(etag):
+        response = Response(status=304)
+    else:
+        start, stop = _read_range(total, etag)
+        response = Response(_iterate_bytes(service, job.id, header, parts, start, stop), mimetype="text/csv")
+        response.headers["Content-Length"] = str(stop - start)
+        if (start, stop) != (0, total):
+            response.status_code = 206
+            response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{total}"
+    response.set_etag(etag)
     response.headers["Accept-Ranges"] = "bytes"
-    response.headers["Content-Length"] = str(stop - start)
-    response.headers["Content-Disposition"] = dump_options_header("attachment", {"filename": _name_file(job)})
-    response.set_etag(f"{job.id}-{total}")
-    if response.status_code == 206:
-        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{total}"
+    response.headers["Content-Disposition"] = dump_options_header("attachment", _name_file(job))
     return response
 
 
@@ -62,14 +74,19 @@ def _make_header(service: Service, job: Job, plan: Plan) -> bytes:
     return output_header(header, parse_header(header, delimiter), classes, delimiter, document.column_prefix)
 
 
-def _read_range(total: int) -> tuple[int, int]:
-    """Return first and last + 1 of the bytes that are asked for; several ranges are answered with the whole."""
+def _read_range(total: int, etag: str) -> tuple[int, int]:
+    """Return first and last + 1 of the bytes that are asked for.
+
+    Several ranges are answered with the whole, and so is a range of another file (``If-Range``, RFC 9110).
+    """
     wanted = parse_range_header(request.headers.get("Range"))
     if wanted is None or wanted.units != "bytes" or len(wanted.ranges) != 1:
         return 0, total
+    if "If-Range" in request.headers and request.headers["If-Range"] != f'"{etag}"':
+        return 0, total
     found = wanted.range_for_length(total)
     if found is None:
-        raise ServiceError("invalid_parameter", f"Range: the result has {total} bytes.")
+        raise RequestedRangeNotSatisfiable(total, description=f"The result has {total} bytes.")
     return found
 
 
@@ -86,6 +103,11 @@ def _iterate_bytes(
             yield from service.files.read_part(job_id, part.part, first, last)
 
 
-def _name_file(job: Job) -> str:
+def _name_file(job: Job) -> dict[str, str]:
+    """Return the parameters of ``Content-Disposition``; a header holds no more than ASCII safely (RFC 6266)."""
     stem = os.path.splitext(job.document.filename)[0] or job.id
-    return f"{stem}.scored.csv"
+    name = f"{stem}.scored.csv"
+    if name.isascii():
+        return {"filename": name}
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return {"filename": plain, "filename*": f"UTF-8''{quote(name, safe='')}"}

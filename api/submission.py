@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from typing import Annotated, Any, Literal
 
 import msgspec
 import redis
+from flask import request
 
 from api.service import Service
 from shared.codec import Matrix, encode_matrix
 from shared.errors import ServiceError
-from shared.filestore import REFERENCE, ROWS
-from shared.ids import created_at_ms
+from shared.filestore import ROWS
 from shared.jobs import Document, Job, Status, queue_name
 from shared.registry import Manifest
-from shared.store import Submission
+from shared.store import Submission, Submitted
 
 _DAY = 24 * 3600
 Priority = Literal["high", "normal", "low"]
@@ -47,13 +48,17 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
                 raise ValueError(f"{name}: expected a number of seconds")
 
 
-def submit_rows(service: Service, tenant: str, manifest: Manifest, matrix: Matrix, options: Options) -> Job:
+def submit_rows(
+    service: Service, tenant: str, manifest: Manifest, matrix: Matrix, options: Options, body: bytes = b""
+) -> Job:
     """Submit a rows job.
 
     Parameters
     ----------
     matrix : ndarray of float64, shape (n_rows, n_columns)
         Checked against the manifest's signature.
+    body : bytes
+        As it was sent: what a repetition under the same idempotency key must equal.
 
     Returns
     -------
@@ -82,6 +87,8 @@ def submit_rows(service: Service, tenant: str, manifest: Manifest, matrix: Matri
             retention_seconds=options.retention_seconds or service.settings.rows_retention_seconds,
             document=make_document(manifest, options),
             payload=keep_payload(service, job_id, encode_matrix(matrix)),
+            idempotency_key=read_idempotency_key(),
+            fingerprint=hashlib.blake2b(body, digest_size=16).hexdigest(),
         ),
     )
 
@@ -90,8 +97,7 @@ def keep_payload(service: Service, job_id: str, payload: bytes) -> bytes:
     """Return what stands in the record for a payload: itself, or a reference if it is large."""
     if len(payload) <= service.settings.inline_bytes:
         return payload
-    service.files.write_blob(job_id, ROWS, payload)
-    return REFERENCE
+    return service.files.write_blob(job_id, ROWS, payload)
 
 
 def make_document(manifest: Manifest, options: Options, **members: Any) -> Document:
@@ -127,14 +133,46 @@ def _check_metadata(metadata: dict[str, Any] | None) -> None:
 
 
 def submit_job(service: Service, submission: Submission) -> Job:
-    """Write a job down and publish a wake-up if none is outstanding; of a refused one nothing is kept."""
+    """Write a job down and publish a wake-up if none is outstanding.
+
+    Returns
+    -------
+    Job
+        The new one; or the first, if the caller repeats itself under the same idempotency key.
+    """
     try:
-        wake = _write(service, submission)
+        submitted = _write(service, submission)
     except ServiceError:
         service.files.remove(submission.id)  # refused, so surely not written down
         raise
-    if wake:
+    if submitted.publish_wakeup:
         service.publisher.publish(submission.queue)
+    if submitted.created is not None:
+        return _describe_new(submission, submitted.created)
+    if submitted.id != submission.id:
+        service.files.remove(submission.id)  # what was kept for a job that is not made
+    job = service.store.read_job(submitted.id, submission.tenant)
+    if job is None:
+        raise ServiceError("job_gone", f"The first job of this Idempotency-Key, {submitted.id}, was removed.")
+    return job
+
+
+def read_idempotency_key() -> str:
+    """Return the caller's ``Idempotency-Key``, quoted as the draft has it or not; empty if there is none.
+
+    Raises
+    ------
+    ServiceError
+        ``invalid_parameter``: it is longer than 255 characters, or not printable ASCII.
+    """
+    text = request.headers.get("Idempotency-Key", "").strip()
+    key = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+    if text and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
+        raise ServiceError("invalid_parameter", "Idempotency-Key: expected 1 to 255 printable ASCII characters.")
+    return key
+
+
+def _describe_new(submission: Submission, created: int) -> Job:
     return Job(
         id=submission.id,
         kind=submission.kind,
@@ -145,9 +183,9 @@ def submit_job(service: Service, submission: Submission) -> Job:
         rows=submission.rows,
         succeeded=0,
         failed=0,
-        created=created_at_ms(submission.id),
+        created=created,
         started=None,
-        finished=None if submission.rows else created_at_ms(submission.id),
+        finished=None if submission.rows else created,
         retention=int(submission.retention_seconds * 1000),
         attempts=0,
         problem=None,
@@ -157,7 +195,7 @@ def submit_job(service: Service, submission: Submission) -> Job:
     )
 
 
-def _write(service: Service, submission: Submission) -> bool:
+def _write(service: Service, submission: Submission) -> Submitted:
     began = time.monotonic()
     try:
         return _write_once(service, submission)
@@ -168,7 +206,7 @@ def _write(service: Service, submission: Submission) -> bool:
         return _write_once(service, submission)
 
 
-def _write_once(service: Service, submission: Submission) -> bool:
+def _write_once(service: Service, submission: Submission) -> Submitted:
     return service.store.submit(
         submission,
         max_queue_rows=service.settings.max_queue_rows,

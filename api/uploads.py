@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -11,7 +12,7 @@ from werkzeug.sansio.multipart import Data, Field, File, MultipartDecoder, NeedD
 
 from api.bodies import BLOCK_BYTES, has_known_end, iterate_body
 from api.service import Service
-from api.submission import Options, make_document, resolve_model, submit_job
+from api.submission import Options, make_document, read_idempotency_key, resolve_model, submit_job
 from shared.columns import ColumnCollision, added_columns, find_collisions, missing_columns
 from shared.errors import Fault, ServiceError
 from shared.filestore import Upload
@@ -62,23 +63,27 @@ def submit_file(service: Service, tenant: str) -> Job:
 
 def _receive(service: Service, tenant: str, upload: Upload) -> Job:
     blocks = iterate_body(service.settings.max_file_bytes)
+    idempotency_key, digest = read_idempotency_key(), hashlib.blake2b(digest_size=16)
     if request.mimetype == "multipart/form-data":
         form = _FormReader(upload)
         form.read(blocks)
         options, filename = _read_options(form.fields), form.filename
-        resolve_model(service, options.model)
+        manifest = resolve_model(service, options.model)
         scanner = _make_scanner(service, options)
-        _replay(upload, scanner.feed)
+        for block in _reread(upload):
+            digest.update(block)
+            scanner.feed(block)
     else:
         options, filename = _read_options(dict(request.args.items())), ""
-        resolve_model(service, options.model)  # before a byte is read: a wrong name costs nothing
+        manifest = resolve_model(service, options.model)  # before a byte is read: a wrong name costs nothing
         scanner = _make_scanner(service, options)
         for block in blocks:
+            digest.update(block)
             scanner.feed(block)
             upload.file.write(block)
-    manifest = resolve_model(service, options.model)
     plan = scanner.finish()
     _check_columns(scanner.columns or [], manifest, options)
+    digest.update(repr(options).encode())
     job_id = service.store.make_id(tenant)
     upload.keep(job_id, msgspec.json.encode(plan))
     submission = Submission(
@@ -98,6 +103,8 @@ def _receive(service: Service, tenant: str, upload: Upload) -> Job:
             filename=filename,
         ),
         chunk_rows=tuple(chunk.rows for chunk in plan.chunks),
+        idempotency_key=idempotency_key,
+        fingerprint=digest.hexdigest(),
     )
     return submit_job(service, submission)
 
@@ -153,12 +160,12 @@ def _check_columns(columns: list[str], manifest: Manifest, options: FileOptions)
         raise ColumnCollision(collisions)
 
 
-def _replay(upload: Upload, feed: Callable[[bytes], None]) -> None:
-    """Plan an upload that is on disk already: in a form the options may come after the file."""
+def _reread(upload: Upload) -> Iterator[bytes]:
+    """Yield an upload that is on disk already: in a form the options may come after the file."""
     upload.file.flush()
     with open(upload.path, "rb") as file:
         while block := file.read(BLOCK_BYTES):
-            feed(block)
+            yield block
 
 
 class _FormReader:

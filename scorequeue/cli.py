@@ -30,6 +30,7 @@ from scorequeue.errors import (
 )
 from scorequeue.job import Job
 from scorequeue.payloads import parse_rows
+from scorequeue.transfer import check_paths
 from scorequeue.up import up
 
 EXIT_JOB_FAILED = 1
@@ -92,10 +93,7 @@ def main() -> None:
     except JobTimeout as error:
         _fail(f"{error}; see: scorequeue status {error.job.id}", EXIT_JOB_FAILED)
     except ServiceUnreachable as error:
-        _fail(
-            f"{error}\nIs it running (scorequeue up)? Another address: --url or SCOREQUEUE_URL",
-            EXIT_UNREACHABLE,
-        )
+        _fail(f"{error}; is it running (scorequeue up), at this address (--url)?", EXIT_UNREACHABLE)
     except RequestRefused as error:
         _fail(error, EXIT_UNREACHABLE if error.status >= 500 else EXIT_WRONG_USE)
     except (ScorequeueError, OSError) as error:
@@ -277,8 +275,16 @@ def score(
     began_at = time.monotonic()
     options = {"priority": priority, "delimiter": delimiter, "column_prefix": column_prefix}
     client = _client(context)
+    # Client.score_file step by step: the job's id is needed when the way to its end is cut off.
+    check_paths(source, output)
     with console.ProgressView() as view:
-        job = client.score_file(source, output, model, view, timeout=timeout, **options)
+        job = client.submit_file(source, model, on_progress=view, **options)
+        try:
+            job.wait(timeout, on_progress=view)
+            job.download(output, on_progress=view)
+        except (KeyboardInterrupt, JobTimeout, ServiceUnreachable):
+            console.print_note(f"the job is not lost; to go on: scorequeue result {job.id} --wait 3600 -o {output}")
+            raise
     _note_failed_rows(job)
     seconds = time.monotonic() - began_at
     rows = job.row_counts.get("total", 0)
@@ -332,7 +338,8 @@ def queues(context: typer.Context, as_json: JsonOption = False) -> None:
     if as_json:
         console.print_json(found)
         return
-    columns = list(dict.fromkeys(name for queue in found for name in queue))
+    # What is itself a list or a mapping is for programs.
+    columns = list(dict.fromkeys(n for queue in found for n, v in queue.items() if not isinstance(v, dict | list)))
     console.print_table(columns, ([queue.get(name) for name in columns] for queue in found), empty="no queues")
 
 

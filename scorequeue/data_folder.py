@@ -7,15 +7,33 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 
 class DataFolderError(Exception):
     """The folder cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where a service keeps what must not be lost, if the user said otherwise than the data folder.
+
+    Parameters
+    ----------
+    has_own_redis : bool
+        Whether Redis is one that runs already, not the embedded one.
+    files, models : str or None
+        Folder or address of the file store and of the registry; None: in the data folder.
+    """
+
+    has_own_redis: bool = False
+    files: str | None = None
+    models: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,10 @@ class DataFolder:
         """Counters of the processes beside API and workers, which nobody reads."""
         return self.metrics / "others"
 
+    @property
+    def _stores(self) -> Path:
+        return self.run / "stores.json"
+
     def make(self) -> None:
         """Create what is missing; nobody else may read it.
 
@@ -80,6 +102,27 @@ class DataFolder:
             self.run.chmod(0o700)
         except OSError as error:
             raise DataFolderError(f"cannot use {self.root} as the data folder: {error}") from error
+
+    def note_stores(self, stores: Stores) -> None:
+        """Write down where the service that starts now keeps its data: a backup must find all of it."""
+        draft = self._stores.with_suffix(".new")
+        draft.write_text(json.dumps(asdict(stores)))
+        draft.replace(self._stores)
+
+    def read_stores(self) -> Stores | None:
+        """Return what the latest start wrote down; None if there was none.
+
+        Raises
+        ------
+        DataFolderError
+            The note cannot be read.
+        """
+        try:
+            return Stores(**json.loads(self._stores.read_text()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise DataFolderError(f"{self._stores} is not a note of a start: {error}") from error
 
     def clear_metrics(self) -> None:
         """Empty the folder of shared counters: the process ids in its file names mean nothing any more."""

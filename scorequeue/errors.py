@@ -183,4 +183,5 @@ def describe_fault(fault: Mapping[str, Any]) -> str:
         places.append(f"column {column}")
     where = ", ".join(places) or pointer
     what = str(fault.get("detail") or fault.get("code") or "no detail given")
-    return f"{where}: {what}" if where else what
+    # Some details say the place themselves.
+    return what if not where or what.startswith(("row ", "line ")) else f"{where}: {what}"

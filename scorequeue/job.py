@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from scorequeue import transfer
-from scorequeue.errors import JobFailed, JobTimeout, WrongUse
+from scorequeue.errors import JobFailed, JobTimeout, RequestRefused, ServiceUnreachable, WrongUse
 from scorequeue.transfer import OnProgress, Progress
 from scorequeue.transport import Headers, Transport, read_json, read_retry_after
 
@@ -23,6 +23,8 @@ RESULT_STATUSES = frozenset({"succeeded", "partially_succeeded"})
 
 #: Seconds that one request asks the service to wait: short enough for the proxies in between.
 _WAIT_SECONDS = 20.0
+#: Seconds for which a waiting caller puts up with a service that is away.
+_OUTAGE_SECONDS = 30.0
 #: Seconds between two looks at a job when the service did not wait.
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.02, 1.0
 
@@ -86,6 +88,8 @@ class Job:
         ------
         JobTimeout
             The job was not done in time; it goes on.
+        ServiceUnreachable
+            The service was away for half a minute, or until the time was over.
         """
         end = time.monotonic() + timeout
         pause = _FIRST_PAUSE_SECONDS
@@ -96,7 +100,7 @@ class Job:
             if asked_at >= end:
                 raise JobTimeout(self, timeout)
             wait = min(longest, end - asked_at)
-            retry_after = self._look(wait)
+            retry_after = self._look_patiently(wait, end)
             if on_progress:
                 on_progress(self._progress())
             # A service whose waiting places are taken answers at once: then the waiting is ours.
@@ -180,6 +184,19 @@ class Job:
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.status}>"
+
+    def _look_patiently(self, wait: float, end: float) -> float | None:
+        """Look at the job, also when the service is away for a moment: a restart does not harm a job."""
+        give_up_at = min(end, time.monotonic() + _OUTAGE_SECONDS)
+        while True:
+            try:
+                return self._look(wait)
+            except (ServiceUnreachable, RequestRefused) as error:
+                if isinstance(error, RequestRefused) and error.status != 503:
+                    raise
+                if time.monotonic() >= give_up_at:
+                    raise
+            time.sleep(_LAST_PAUSE_SECONDS)
 
     def _look(self, wait: float) -> float | None:
         response = self._transport.request("GET", job_path(self.id), headers=wait_headers(wait), wait=wait)

@@ -31,7 +31,7 @@ from scorequeue.service_processes import (
     make_training_process,
 )
 from scorequeue.stop_signals import StopSignals
-from scorequeue.supervisor import CHECK_SECONDS, ProcessError, Supervisor, read_log_end, read_record
+from scorequeue.supervisor import CHECK_SECONDS, ProcessError, RestartPolicy, Supervisor, read_log_end, read_record
 
 #: Seconds until everything must be ready.
 READY_SECONDS = 120.0
@@ -59,7 +59,12 @@ class Terminal:
     announce: Callable[[str], None]
 
 
-def run_service(options: LaunchOptions, environ: Mapping[str, str], terminal: Terminal) -> None:
+def run_service(
+    options: LaunchOptions,
+    environ: Mapping[str, str],
+    terminal: Terminal,
+    policy: RestartPolicy | None = None,
+) -> None:
     """Run the service until a signal asks for its end; afterwards no process of it is alive.
 
     Call it in the main thread: it handles signals.
@@ -72,6 +77,8 @@ def run_service(options: LaunchOptions, environ: Mapping[str, str], terminal: Te
         The environment; its ``SCOREQUEUE_*`` variables reach the processes.
     terminal : Terminal
         Where lines for people go.
+    policy : RestartPolicy, optional
+        When to start again what died, and when to give up.
 
     Raises
     ------
@@ -88,7 +95,7 @@ def run_service(options: LaunchOptions, environ: Mapping[str, str], terminal: Te
             had_leftovers = stop_leftovers(folder, terminal.say)
             check_ports(options)
             folder.clear_metrics()
-            launch = _Launch(options, folder, environ, terminal, signals)
+            launch = _Launch(options, folder, environ, terminal, signals, policy)
             launch.run(distrust_seconds=read_lease_seconds(environ) if had_leftovers else 0.0)
     except (DataFolderError, EmbeddedRedisError) as error:
         raise LaunchError(str(error), 2) from error
@@ -128,12 +135,13 @@ class _Launch:
         environ: Mapping[str, str],
         terminal: Terminal,
         signals: StopSignals,
+        policy: RestartPolicy | None,
     ) -> None:
         self._options = options
         self._folder = folder
         self._terminal = terminal
         self._signals = signals
-        self._supervisor = Supervisor(_get_record(folder), terminal.say)
+        self._supervisor = Supervisor(_get_record(folder), terminal.say, policy)
         given_url = environ.get("SCOREQUEUE_REDIS_URL", "").strip()
         self._socket = None if given_url else choose_socket(folder.root)
         self._environment = make_environment(folder, environ, given_url or f"unix://{self._socket}")

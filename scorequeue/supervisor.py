@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from scorequeue.processes import KILL_SECONDS, ProcessGroup, kill_group, read_start_time, stop_groups
 
@@ -54,6 +55,16 @@ class ProcessSpec:
     stop_stage: int = 0
     stop_seconds: float = 10.0
     niceness: int = 0
+
+
+class Observer(Protocol):
+    """Who knows more of a process than its exit status."""
+
+    def note_start(self) -> None:
+        """Learn that the process is about to be started, for the first time or again."""
+
+    def explain_death(self) -> str | None:
+        """Say, for people, why starting it again is of no use; None if it may help."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,7 @@ class _Child:
     due: float = 0.0
     delay: float = 0.0
     deaths: deque[float] = field(default_factory=deque)
+    observer: Observer | None = None
 
 
 class Supervisor:
@@ -125,15 +137,15 @@ class Supervisor:
         self._children: list[_Child] = []
         self._errand: _Child | None = None
 
-    def start(self, spec: ProcessSpec) -> None:
-        """Start a process and keep it alive from now on.
+    def start(self, spec: ProcessSpec, observer: Observer | None = None) -> None:
+        """Start a process and keep it alive from now on, unless ``observer`` knows that this is of no use.
 
         Raises
         ------
         ProcessError
             The program cannot be executed.
         """
-        child = _Child(spec)
+        child = _Child(spec, observer=observer)
         self._children.append(child)
         self._spawn(child)
 
@@ -171,7 +183,7 @@ class Supervisor:
         Raises
         ------
         ProcessError
-            A process died too often, or cannot be started again.
+            A process died too often, cannot be started again, or its observer advises against it.
         """
         for child in self._children:
             if child.process is not None and (status := child.process.poll()) is not None:
@@ -196,6 +208,8 @@ class Supervisor:
 
     def _spawn(self, child: _Child) -> None:
         spec = child.spec
+        if child.observer:
+            child.observer.note_start()
         try:
             with spec.log.open("ab") as log:
                 process = subprocess.Popen(
@@ -226,6 +240,8 @@ class Supervisor:
         kill_group(child.process.pid)
         now = time.monotonic()
         child.process = child.group = None
+        if child.observer and (reason := child.observer.explain_death()):
+            raise ProcessError(child.spec, reason)
         child.deaths.append(now)
         while now - child.deaths[0] > self._policy.window:
             child.deaths.popleft()

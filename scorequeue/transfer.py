@@ -236,7 +236,7 @@ def _ask_from(transport: Transport, path: str, accept: str, offset: int) -> Resp
     try:
         return transport.request("GET", path, headers={**headers, "Range": f"bytes={offset}-"}, stream=True)
     except RequestRefused as refusal:
-        if refusal.status != 416:
+        if refusal.status not in (400, 416):
             raise
     # The part may be whole already (a run that ended just before the rename), or be of something else.
     response = transport.request("GET", path, headers=headers, stream=True)

@@ -19,9 +19,10 @@ from typing import BinaryIO
 
 INPUT = "input"
 PLAN = "plan.json"
-#: The payload and the result of a rows job that are too large for Redis.
-ROWS, RESULT = "rows", "result"
-#: Stands in a job's record for a payload or result that is here; neither ever has one byte.
+#: The payload of a rows job that is too large for Redis.
+ROWS = "rows"
+#: Begins what stands in a job's record for a payload or result that is here; its name follows. Neither of them
+#: ever begins so: a payload begins with its version, a result with a brace.
 REFERENCE = b"@"
 
 _BLOCK_BYTES = 1 << 20
@@ -101,18 +102,21 @@ class FileStore:
                 data += more
         return data
 
-    def write_blob(self, job_id: str, name: str, data: bytes) -> None:
-        """Write a large payload or result, whole or not at all."""
+    def write_blob(self, job_id: str, name: str, data: bytes) -> bytes:
+        """Write a large payload or result, whole or not at all; return what stands for it in the record."""
         self._make_folders()
         folder = self._jobs / job_id
         if not folder.is_dir():
             folder.mkdir(exist_ok=True)
             _sync_folder(self._jobs)
         _publish(folder, name, data)
+        return REFERENCE + name.encode()
 
-    def read_blob(self, job_id: str, name: str) -> bytes:
-        """Return a large payload or result."""
-        return (self._jobs / job_id / name).read_bytes()
+    def fetch(self, job_id: str, stored: bytes) -> bytes:
+        """Return a payload or result: what stands in the record, or what that refers to."""
+        if not stored.startswith(REFERENCE):
+            return stored
+        return (self._jobs / job_id / stored.removeprefix(REFERENCE).decode()).read_bytes()
 
     def write_part(self, job_id: str, name: str, data: bytes) -> None:
         """Write a part of a result, whole or not at all."""

@@ -12,6 +12,7 @@ Keys (all begin with ``sq:``; those marked P are permanent, the others have a TT
 ``queues``              set     P  names of all queues
 ``tenants``             set     P  names of all tenants
 ``wake:{queue}``        string  mark of an outstanding wake-up
+``once:{tenant}:{key}``  string  idempotency key: id and fingerprint of the first submission
 ``alive:{owner}``       string  lease of a process
 ``workers``             zset    owners by last heartbeat
 ``jobs:{tenant}``       zset    ids in order of creation
@@ -74,6 +75,19 @@ class Submission(msgspec.Struct, kw_only=True, frozen=True):
     document: Document
     payload: bytes = b""
     chunk_rows: tuple[int, ...] = ()
+    #: What the caller named its request, and a digest of what it sent; empty if it named none.
+    idempotency_key: str = ""
+    fingerprint: str = ""
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """What became of a submission."""
+
+    #: Of the job: another's than the submission's if the caller repeats itself.
+    id: str
+    #: Unix milliseconds of Redis's clock; None for a repetition.
+    created: int | None
+    publish_wakeup: bool
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -179,20 +193,17 @@ class JobStore:
             return False
         return now_ms - ids.created_at_ms(job_id) < _REMEMBERED_MS
 
-    def submit(self, submission: Submission, *, max_queue_rows: int, chunks_offered: int = 0) -> bool:
+    def submit(self, submission: Submission, *, max_queue_rows: int, chunks_offered: int = 0) -> Submitted:
         """Write a job down and offer its work; repeating it with the same id changes nothing.
-
-        Returns
-        -------
-        bool
-            Whether the caller is to publish a wake-up for the queue.
 
         Raises
         ------
         QueueFull
             More rows wait than `max_queue_rows`.
+        ServiceError
+            ``idempotency_conflict``: the key was used with another payload.
         """
-        state, wake, waiting, speed = self._scripts.run(
+        state, *reply = self._scripts.run(
             "submit",
             submission.id,
             submission.kind,
@@ -207,10 +218,18 @@ class JobStore:
             max_queue_rows,
             json.dumps(submission.chunk_rows),
             chunks_offered,
+            submission.idempotency_key,
+            submission.fingerprint,
         )
         if state == b"full":
-            raise QueueFull(waiting, max_queue_rows, float(speed))
-        return bool(wake)
+            raise QueueFull(reply[0], max_queue_rows, float(reply[1]))
+        if state == b"conflict":
+            raise ServiceError(
+                "idempotency_conflict", "This Idempotency-Key was used with another payload; use a new key for it."
+            )
+        if state == b"repeated":
+            return Submitted(reply[0].decode(), None, False)
+        return Submitted(submission.id, reply[1], bool(reply[0]))
 
     # Reading
 
@@ -278,10 +297,18 @@ class JobStore:
         max_rows: int,
         max_bytes: int,
         max_chunks: int = 0,
+        clear_wakeup: bool = False,
     ) -> Claimed:
-        """Take waiting work, with a lease that lives as long as the heartbeat of `owner`."""
+        """Take waiting work, with a lease that lives as long as the heartbeat of `owner`.
+
+        Parameters
+        ----------
+        clear_wakeup : bool
+            Whether to clear the mark of the wake-up before: what is submitted from now on publishes again.
+        """
+        lease = int(lease_seconds * 1000)
         now, more, wake, units = self._scripts.run(
-            "claim", queue, owner, int(lease_seconds * 1000), max_rows, max_bytes, max_chunks
+            "claim", queue, owner, lease, max_rows, max_bytes, max_chunks, int(clear_wakeup)
         )
         return Claimed(now, bool(more), bool(wake), [_read_claim(unit) for unit in units])
 
@@ -312,10 +339,6 @@ class JobStore:
             chunks_offered,
         )
         return bool(stored), bool(wake)
-
-    def clear_wakeup(self, queue: str) -> None:
-        """Clear the mark, before claiming: what is submitted from now on publishes again."""
-        self.client.delete(f"sq:wake:{queue}")
 
     def beat(self, owner: str, *, lease_seconds: float, says: dict[str, Any]) -> None:
         """Renew the lease of a process."""

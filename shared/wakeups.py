@@ -87,7 +87,9 @@ class WakeupPublisher:
             self._app.send_task(
                 _TASKS[kind],
                 kwargs={"queue": queue},
-                queue=kind,
+                # To the list itself: by the queue's own exchange kombu would look up its bindings first.
+                exchange="",
+                routing_key=kind,
                 expires=_EXPIRES_SECONDS,
                 retry=False,
                 ignore_result=True,

@@ -79,10 +79,11 @@ class ChunkScorer:
         """
         chunks = rows = 0
         _, name, version = parse_queue(queue)
-        self._store.clear_wakeup(queue)
+        first = True
         until = time.monotonic() + TURN_SECONDS
         while True:
-            claim = self._claim(queue)
+            claim = self._claim(queue, clear_wakeup=first)
+            first = False
             if claim is None:
                 break
             try:
@@ -99,7 +100,7 @@ class ChunkScorer:
                 break
         return f"model={name}:{version} chunks={chunks} rows={rows}"
 
-    def _claim(self, queue: str) -> Claim | None:
+    def _claim(self, queue: str, *, clear_wakeup: bool) -> Claim | None:
         claimed = self._store.claim(
             queue,
             self._lease.owner,
@@ -107,6 +108,7 @@ class ChunkScorer:
             max_rows=1,
             max_bytes=1,
             max_chunks=1,
+            clear_wakeup=clear_wakeup,
         )
         if claimed.publish_wakeup:
             self._publisher.publish(queue)

@@ -12,7 +12,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from shared import metrics
 from shared.codec import Matrix, UnknownPayload, decode_matrix
-from shared.filestore import REFERENCE, RESULT, ROWS, FileStore
+from shared.filestore import FileStore
 from shared.jobs import Status, parse_queue
 from shared.logs import get_logger
 from shared.settings import Settings
@@ -71,12 +71,12 @@ class RowsScorer:
         """
         jobs = rows = calls = 0
         _, name, version = parse_queue(queue)
-        # Cleared before the claim: whatever is submitted from now on publishes again.
-        self._store.clear_wakeup(queue)
+        first = True
         until = time.monotonic() + TURN_SECONDS
         while True:
             model = self._load(name, version)
-            claimed, claim_seconds = self._claim(queue, model)
+            claimed, claim_seconds = self._claim(queue, model, clear_wakeup=first)
+            first = False
             if not claimed.units:
                 break
             try:
@@ -99,7 +99,7 @@ class RowsScorer:
         except ModelNotReady as error:
             return error
 
-    def _claim(self, queue: str, model: LoadedModel | ModelNotReady) -> tuple[Claimed, float]:
+    def _claim(self, queue: str, model: LoadedModel | ModelNotReady, *, clear_wakeup: bool) -> tuple[Claimed, float]:
         began = time.perf_counter()
         claimed = self._store.claim(
             queue,
@@ -107,6 +107,7 @@ class RowsScorer:
             lease_seconds=self._settings.lease_seconds,
             max_rows=self._batch_rows(model),
             max_bytes=self._settings.batch_bytes,
+            clear_wakeup=clear_wakeup,
         )
         # More waits than fits: another process can start on it before this one begins to compute.
         if claimed.publish_wakeup:
@@ -157,7 +158,7 @@ class RowsScorer:
         matrices: list[Matrix] = []
         for unit in units:
             try:
-                matrix = decode_matrix(self._read_payload(unit))
+                matrix = decode_matrix(self._files.fetch(unit.id, unit.payload))
                 if matrix.shape != (unit.rows, columns):
                     raise UnknownPayload(f"{matrix.shape} instead of {(unit.rows, columns)}")
             except UnknownPayload as error:
@@ -172,15 +173,13 @@ class RowsScorer:
                 matrices.append(matrix)
         return readable, matrices
 
-    def _read_payload(self, unit: Claim) -> bytes:
-        return self._files.read_blob(unit.id, ROWS) if unit.payload == REFERENCE else unit.payload
-
     def _keep_result(self, end: RowsOutcome) -> RowsOutcome:
         """Put a large result into the file store, before the commit that refers to it."""
         if len(end.result) <= self._settings.inline_bytes:
             return end
-        self._files.write_blob(end.id, RESULT, end.result)
-        return msgspec.structs.replace(end, result=REFERENCE)
+        # Named by attempt: a process that lost its claim never writes over the result of the one that has it.
+        reference = self._files.write_blob(end.id, f"result-{end.attempt}", end.result)
+        return msgspec.structs.replace(end, result=reference)
 
     def _refuse(self, units: list[Claim], code: str, detail: str) -> None:
         problem = msgspec.json.encode({"code": code, "detail": detail})

@@ -1,5 +1,6 @@
 -- Takes waiting units, with a lease, until a limit of rows or bytes.
--- ARGV: queue, owner, lease ms, row limit, byte limit, chunks to take (0: this is a queue of rows jobs)
+-- ARGV: queue, owner, lease ms, row limit, byte limit, chunks to take (0: this is a queue of rows jobs),
+--       1 to clear the mark of the wake-up first: what is submitted from now on publishes again
 -- Returns {now, more waits (1/0), wake-up to publish (1/0), units}, a unit being
 --   {id, chunk, attempt, strikes, created ms, rows, payload or ''}
 local queue, owner, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -7,6 +8,7 @@ local row_limit, byte_limit, chunk_limit = tonumber(ARGV[4]), tonumber(ARGV[5]),
 local now = read_clock()
 local turn_key = queue_key(queue)
 
+if ARGV[7] == '1' then redis.call('DEL', 'sq:wake:' .. queue) end
 if redis.call('SISMEMBER', 'sq:queues', queue) == 0 or redis.call('HEXISTS', turn_key, 'paused') == 1 then
   return {now, 0, 0, {}}
 end

@@ -1,21 +1,32 @@
 -- Writes a job down and offers its work. Idempotent by id: repeating it after a cut connection is safe.
 -- ARGV: id, kind, queue, tenant, priority, rows, deadline ms, retention ms, document, payload, row limit,
---       rows of each chunk (JSON), chunks to offer
--- Returns {'made' | 'repeated' | 'full', wake-up to publish (1/0), waiting rows, rows per second}
+--       rows of each chunk (JSON), chunks to offer, idempotency key or '', fingerprint of what was sent
+-- Returns {'made', wake-up to publish (1/0), now} | {'repeated', id of the first} | {'conflict'} |
+--   {'full', waiting rows, rows per second}
 local id, kind, queue, tenant, priority = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local rows, limit = tonumber(ARGV[6]), tonumber(ARGV[11])
 local key, now = job_key(id), read_clock()
 
-if redis.call('EXISTS', key) == 1 then return {'repeated', 0, 0, 0} end
+if redis.call('EXISTS', key) == 1 then return {'repeated', id} end
+
+-- A caller that repeats itself under the same key gets the first job, whether or not it still exists.
+local once_key, fingerprint = 'sq:once:' .. tenant .. ':' .. ARGV[14], ARGV[15]
+local first = ARGV[14] ~= '' and redis.call('GET', once_key)
+if first then
+  local first_id, first_fingerprint = string.match(first, '^(%S+) (%S+)$')
+  if first_fingerprint ~= fingerprint then return {'conflict'} end
+  return {'repeated', first_id}
+end
 open_queue(queue)
 
 if kind == 'rows' then
   local waiting = sum_waiting(queue, 'rows')
   if waiting > 0 and waiting + rows > limit then
-    return {'full', 0, waiting, redis.call('HGET', queue_key(queue), 'speed') or '0'}
+    return {'full', waiting, redis.call('HGET', queue_key(queue), 'speed') or '0'}
   end
 end
 
+if ARGV[14] ~= '' then redis.call('SET', once_key, id .. ' ' .. fingerprint, 'PX', 24 * HOUR) end
 redis.call('HSET', key, 's', 'queued', 'kind', kind, 'q', queue, 't', tenant, 'pr', priority, 'n', rows,
   'c', now, 'd', now + ARGV[7], 'g', ARGV[8], 'a', 0, 'doc', ARGV[9])
 redis.call('SADD', 'sq:tenants', tenant)
@@ -31,8 +42,8 @@ else
   redis.call('HSET', key, 'cr', ARGV[12], 'ok', 0, 'bad', 0, 'done', 0, 'next', 0)
   if #chunks == 0 then
     finish(id, 'succeeded', now)
-    return {'made', 0, 0, 0}
+    return {'made', 0, now}
   end
   offer_chunks(id, queue, priority, chunks, tonumber(ARGV[13]))
 end
-return {'made', mark_wakeup(queue), 0, 0}
+return {'made', mark_wakeup(queue), now}

@@ -17,7 +17,7 @@ from tests.tools import require_tool
 #: The address in the README, which is that of `scorequeue up` without options.
 SHOWN_ADDRESS = "127.0.0.1:8000"
 #: Seconds for all commands of the README together.
-TIMEOUT = 100
+TIMEOUT = 180
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 
 

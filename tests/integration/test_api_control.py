@@ -125,11 +125,11 @@ def test_large_rows_and_results_go_through_the_file_store(
     """A payload over the limit is no burden to Redis; the answer is the same, and goes with its job."""
     api = start_api(inline_bytes=50)
     job_id = api.submit_rows()
-    assert client.hget(f"sq:job:{job_id}", "p") == b"@"
+    assert client.hget(f"sq:job:{job_id}", "p") == b"@rows"
 
     api.score()
 
-    assert client.hget(f"sq:job:{job_id}", "r") == b"@"
+    assert client.hget(f"sq:job:{job_id}", "r") == b"@result-1"
     assert api.http.get(f"/v1/jobs/{job_id}/result").get_json()["predictions"] == IRIS_CLASSES
     api.http.delete(f"/v1/jobs/{job_id}")
     assert api.list_kept_files() == []

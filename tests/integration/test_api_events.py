@@ -86,3 +86,15 @@ def test_too_many_streams_are_refused(start_api: Callable[..., ApiUnderTest]) ->
 
     with api.service.waiters.expect(job_id):
         assert_problem(api.http.get(f"/v1/jobs/{job_id}/events"), 503, "overloaded")
+
+
+def test_stream_of_a_failed_job_ends_with_its_problem(api: ApiUnderTest) -> None:
+    """The last event of a job that failed carries why, as the record does."""
+    job_id = api.submit_rows([[1e308, 1e308]], "line")
+    api.score()
+
+    (event,) = read_events(api, job_id)
+
+    assert (event.kind, event.data["status"]) == ("done", "failed")
+    assert event.data["error"] == api.get_job(job_id)["error"]
+    assert event.data["error"]["instance"] == f"/v1/jobs/{job_id}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +17,8 @@ import redis
 
 from scorequeue.embedded_redis import find_binary
 from shared.connection import connect
-from tests.api_under_test import IRIS_ROWS, ApiUnderTest, assert_problem
+from shared.settings import Settings
+from tests.api_under_test import IRIS_ROWS, ApiUnderTest, assert_problem, read_id
 from tests.conftest import WaitUntil
 
 StartApi = Callable[..., ApiUnderTest]
@@ -124,8 +127,6 @@ def test_bad_input_is_told_in_an_outage_too(outage_api: StartApi, outage_url: st
 @pytest.fixture
 def outage_api(registered_models: Path, tmp_path: Path) -> Iterator[StartApi]:
     """Return a function that starts a front end whose Redis is the test's own affair."""
-    from shared.settings import Settings
-
     running: list[ApiUnderTest] = []
 
     def start(**settings: Any) -> ApiUnderTest:
@@ -137,54 +138,102 @@ def outage_api(registered_models: Path, tmp_path: Path) -> Iterator[StartApi]:
         api.close()
 
 
-def test_redis_that_stops_and_returns_costs_no_promised_job(
-    outage_api: StartApi, tmp_path_factory: pytest.TempPathFactory, wait_until: WaitUntil
-) -> None:
-    """While it is away submissions and polls are refused; when it is back, every job with a 202 is there."""
-    import tempfile
+class Server:
+    """A Valkey of the test's own that writes every job to disk before it answers."""
 
+    def __init__(self, folder: str, wait_until: WaitUntil) -> None:
+        self.url = f"unix://{folder}/r.sock"
+        self._folder = folder
+        self._wait_until = wait_until
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        place = ("--port", "0", "--unixsocket", f"{self._folder}/r.sock", "--dir", self._folder)
+        durability = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
+        self.process = subprocess.Popen([find_binary(), *place, *durability], stdout=subprocess.DEVNULL)
+        self._wait_until(self._answers, 20, "the server to answer")
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def _answers(self) -> bool:
+        with connect(self.url) as connection:
+            try:
+                return bool(connection.ping())
+            except redis.RedisError:
+                return False
+
+
+@pytest.fixture
+def server(wait_until: WaitUntil) -> Iterator[Server]:
+    """Start a server that the test may kill, freeze and start again."""
     with tempfile.TemporaryDirectory(prefix="sq-") as folder:
-        url = f"unix://{folder}/r.sock"
-        api = outage_api(redis_url=url)
-        api.listen()
-        server = start_server(folder, url, wait_until)
-        job_id = api.submit_rows()
-        server.kill()
-        server.wait(10)
-
-        for call in (CALLS["submit rows"], CALLS["submit a file"], {"method": "GET", "path": f"/v1/jobs/{job_id}"}):
-            response, seconds = open_timed(api, call)
-            assert_problem(response, 503, "store_unavailable")
-            assert seconds < MOST_SECONDS
-
-        server = start_server(folder, url, wait_until)
-        try:
-            assert api.get_job(job_id)["status"] == "queued"
-            api.score()
-            assert api.get_job(job_id)["status"] == "succeeded"
-            with api.scoring():
-                assert api.post_rows(IRIS_ROWS, headers={"Prefer": "wait=30"}).status_code == 200
-        finally:
-            api.close()
-            server.kill()
-            server.wait(10)
+        running = Server(folder, wait_until)
+        yield running
+        running.kill()
 
 
-def start_server(folder: str, url: str, wait_until: WaitUntil) -> subprocess.Popen[bytes]:
-    """Start a Valkey that writes every job to disk before it answers."""
-    server = subprocess.Popen(
-        [find_binary(), "--port", "0", "--unixsocket", f"{folder}/r.sock", "--dir", folder]
-        + ["--save", "", "--appendonly", "yes", "--appendfsync", "always"],
-        stdout=subprocess.DEVNULL,
-    )
-    connection = connect(url)
+def assert_away(api: ApiUnderTest, job_id: str) -> None:
+    """Check that submissions and polls are refused in time."""
+    for call in (CALLS["submit rows"], CALLS["submit a file"], {"method": "GET", "path": f"/v1/jobs/{job_id}"}):
+        response, seconds = open_timed(api, call)
+        assert_problem(response, 503, "store_unavailable")
+        assert seconds < MOST_SECONDS
 
-    def answers() -> bool:
-        try:
-            return bool(connection.ping())
-        except redis.RedisError:
-            return False
 
-    wait_until(answers, 20, "the server to answer")
-    connection.close()
-    return server
+def test_redis_that_stops_and_returns_costs_no_promised_job(outage_api: StartApi, server: Server) -> None:
+    """While it is away submissions and polls are refused; when it is back, every job with a 202 is there."""
+    api = outage_api(redis_url=server.url)
+    api.listen()
+    job_id = api.submit_rows()
+    server.kill()
+
+    assert_away(api, job_id)
+
+    server.start()
+    assert api.get_job(job_id)["status"] == "queued"
+    api.score()
+    assert api.get_job(job_id)["status"] == "succeeded"
+    with api.scoring():
+        assert api.post_rows(IRIS_ROWS, headers={"Prefer": "wait=30"}).status_code == 200
+
+
+def test_redis_that_freezes_is_away_until_it_thaws(outage_api: StartApi, server: Server) -> None:
+    """A server that holds its connections and says nothing is told like one that is gone, and then serves again."""
+    api = outage_api(redis_url=server.url)
+    job_id = api.submit_rows()
+    server.process.send_signal(signal.SIGSTOP)
+
+    assert_away(api, job_id)
+
+    server.process.send_signal(signal.SIGCONT)
+    assert api.get_job(job_id)["status"] == "queued"
+    api.score()
+    statuses = {job["status"] for job in api.http.get("/v1/jobs").get_json()["jobs"]}
+    assert statuses == {"succeeded"}, "what came in late, after its 503, is a whole job like any other"
+
+
+def test_outage_while_waiting_takes_no_promise_back(
+    outage_api: StartApi, server: Server, wait_until: WaitUntil
+) -> None:
+    """A submission that waits for its result is a 202 when Redis goes away: the job is written down."""
+    api = outage_api(redis_url=server.url)
+    answers: list[Any] = []
+
+    def submit() -> None:
+        client = api.app.test_client()
+        body = {"model": "iris", "rows": IRIS_ROWS}
+        answers.append(client.post("/v1/jobs", json=body, headers={"Prefer": "wait=50"}))
+
+    thread = threading.Thread(target=submit, daemon=True)
+    thread.start()
+    wait_until(lambda: api.service.waiters._events, 10, "the submission to wait")
+    server.kill()
+    thread.join(15)
+
+    job_id = read_id(answers[0])
+    server.start()
+    assert api.get_job(job_id)["status"] == "queued"

@@ -235,6 +235,8 @@ def test_job_of_which_every_row_fails_is_failed(api: ApiUnderTest) -> None:
     assert job["row_counts"] == {"total": 1, "succeeded": 0, "failed": 1, "pending": 0}
     assert (job["error"]["code"], job["error"]["detail"]) == ("model_error", problem["detail"])
     assert (job["error"]["status"], job["error"]["instance"]) == (500, f"/v1/jobs/{job_id}")
+    (listed,) = api.http.get("/v1/jobs?status=failed").get_json()["jobs"]
+    assert listed == job
 
 
 def test_commit_that_comes_after_the_cancel_is_refused(api: ApiUnderTest, store: JobStore) -> None:

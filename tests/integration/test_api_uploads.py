@@ -222,7 +222,7 @@ BAD_FORMS: dict[str, tuple[tuple[bytes, ...], bytes | None, str]] = {
     "no part named file": ((MODEL_PART, make_part("data", CSV)), None, "malformed_file"),
     "two parts named file": ((FILE_PART, FILE_PART, MODEL_PART), None, "malformed_file"),
     "no part at all": ((), None, "malformed_file"),
-    "empty": ((), b"", "incomplete_upload"),
+    "empty": ((), b"\r\n", "incomplete_upload"),
     "cut off in the file": ((MODEL_PART, FILE_PART[:-5]), b"", "incomplete_upload"),
     "cut off after the file": ((MODEL_PART, FILE_PART), b"", "incomplete_upload"),
     "cut off in the end mark": ((MODEL_PART, FILE_PART), b"--front", "incomplete_upload"),

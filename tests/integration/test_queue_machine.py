@@ -15,7 +15,15 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from shared.jobs import PRIORITIES, STREAMS, Document, Status
 from shared.store import Claim, JobStore, LedgerEntry, RowsOutcome, Submission
@@ -25,6 +33,7 @@ from tests.queue_model import OFFERED, QUEUES, ModelJob, QueueModel, Unit
 TENANT = "tests"
 DOCUMENT = Document(model="iris", version=1, model_sha256="0" * 64)
 OWNERS = ("first", "second", "third")
+Request = tuple[str, str, tuple[int, ...]]
 Held = tuple[str, Claim]
 
 
@@ -35,6 +44,10 @@ class QueueMachine(RuleBasedStateMachine):
     claims: Bundle[Held] = Bundle("claims")
     kinds = st.sampled_from(tuple(QUEUES))
     owners = st.sampled_from(OWNERS)
+    #: A file may have more chunks than are offered at a time, or none.
+    requests = st.tuples(st.just("rows"), st.sampled_from(PRIORITIES), st.tuples(st.integers(1, 4))) | st.tuples(
+        st.just("file"), st.sampled_from(PRIORITIES), st.lists(st.integers(1, 4), max_size=5).map(tuple)
+    )
 
     def __init__(self, store: JobStore) -> None:
         super().__init__()
@@ -49,15 +62,15 @@ class QueueMachine(RuleBasedStateMachine):
 
     # Callers
 
-    @rule(target=jobs, priority=st.sampled_from(PRIORITIES), rows=st.integers(1, 4))
-    def submit_rows(self, priority: str, rows: int) -> str:
-        """A rows job comes."""
-        return self._submit("rows", priority, (rows,))
+    @initialize(target=jobs, requests=st.lists(requests, min_size=2, max_size=6))
+    def begin(self, requests: list[Request]) -> Any:
+        """Some jobs are there from the start."""
+        return multiple(*(self._submit(*request) for request in requests))
 
-    @rule(target=jobs, priority=st.sampled_from(PRIORITIES), chunks=st.lists(st.integers(1, 4), max_size=5))
-    def submit_file(self, priority: str, chunks: list[int]) -> str:
-        """A file job comes, with more chunks than are offered at a time, or with none."""
-        return self._submit("file", priority, tuple(chunks))
+    @rule(target=jobs, request=requests)
+    def submit(self, request: Request) -> str:
+        """A job comes."""
+        return self._submit(*request)
 
     @rule(job_id=jobs)
     def repeat_submission(self, job_id: str) -> None:
@@ -101,10 +114,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.sweep()
         return multiple(*claimed)
 
-    @rule(batch=st.lists(claims, min_size=1, max_size=4), failed=st.integers(0, 4))
-    def commit(self, batch: list[Held], failed: int) -> None:
+    @rule(first=claims, others=st.lists(claims, max_size=3), failed=st.integers(0, 4))
+    def commit(self, first: Held, others: list[Held], failed: int) -> None:
         """A process commits some of all that it ever claimed: in time, late or twice."""
-        self._commit([held for held in batch if held[0] == batch[0][0]], failed)
+        self._commit([first, *(held for held in others if held[0] == first[0])], failed)
 
     @rule(owner=owners)
     def beat(self, owner: str) -> None:
@@ -122,7 +135,10 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        """The sweep takes back what silent processes hold, and finds them all."""
+        """The sweep ends what waits at its deadline, and takes back what silent processes hold."""
+        self.store.expire_jobs(100)
+        for job in self.model.jobs.values():
+            self.model.expire(job)
         for queue in self.store.list_queues():
             silent = set(self.store.list_silent_owners(queue))
             assert silent >= {(unit.stream, unit.owner) for unit in self.model.list_lost(queue)}
@@ -143,13 +159,6 @@ class QueueMachine(RuleBasedStateMachine):
             self.client.hset(f"sq:job:{job_id}", "d", 1)
             self.client.zadd("sq:deadlines", {job_id: 1}, xx=True)
             job.past_deadline = True
-
-    @rule()
-    def expire(self) -> None:
-        """The sweep ends what waits at its deadline."""
-        self.store.expire_jobs(100)
-        for job in self.model.jobs.values():
-            self.model.expire(job)
 
     @rule(job_id=jobs, record_is_gone=st.booleans())
     def pass_retention(self, job_id: str, record_is_gone: bool) -> None:

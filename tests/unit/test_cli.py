@@ -246,6 +246,16 @@ def test_a_failed_job_exits_1(service: RecordedService, run: Run) -> None:
     assert not Path("out.csv").exists()
 
 
+def test_score_that_is_not_done_in_time_says_how_to_go_on(service: RecordedService, run: Run) -> None:
+    """When the time is over the job is not lost: the command that fetches it later is shown."""
+    play_scoring(service, "running")
+
+    code, _, errors = run("score", "in.csv", "-m", "churn", "-o", "out.csv", "--timeout", "1")
+
+    assert code == 1
+    assert f"scorequeue result {JOB_ID} --wait 3600 -o out.csv" in errors
+
+
 # Wrong use
 
 

@@ -188,6 +188,13 @@ def test_wait_ends_with_the_callers_patience(service: RecordedService, client: C
     assert service.sent("POST", f"{JOB}/cancel") == []
 
 
+def test_wait_outlasts_a_restart_of_the_service(service: RecordedService, client: Client) -> None:
+    """A service that is away for a moment does not end the wait for a job."""
+    away = Answer(b"x", cut_after=0)
+    service.play("GET", JOB, job_record("queued"), *[away] * 6, job_record())
+    assert client.job(JOB_ID).wait(timeout=30).status == "succeeded"
+
+
 @pytest.mark.parametrize(
     ("status", "error", "words"),
     [
