@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from scorequeue import __version__, console
+from scorequeue.backup import backup, restore
 from scorequeue.client import DEFAULT_URL, Client
 from scorequeue.errors import (
     JobFailed,
@@ -395,6 +396,8 @@ def train_demo(
 
 
 app.command("up")(up)
+app.command("backup")(backup)
+app.command("restore")(restore)
 
 
 @app.command()

@@ -10,9 +10,10 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 
 class DataFolderError(Exception):
@@ -34,6 +35,17 @@ class Stores:
     has_own_redis: bool = False
     files: str | None = None
     models: str | None = None
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Read what the user says; relative folders become absolute, because the processes run elsewhere."""
+
+        def find(name: str) -> str | None:
+            given = environ.get(name, "")
+            return (given if "://" in given else os.path.abspath(given)) if given else None
+
+        own_redis = bool(environ.get("SCOREQUEUE_REDIS_URL", "").strip())
+        return cls(own_redis, find("SCOREQUEUE_FILE_STORE"), find("SCOREQUEUE_MODELS"))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scorequeue.data_folder import DataFolder, DataFolderError
+from scorequeue.append_only import has_lost_manifest
+from scorequeue.data_folder import DataFolder, DataFolderError, Stores
 from scorequeue.embedded_redis import Answer, EmbeddedRedisError, choose_socket, ping, remove_socket
 from scorequeue.launch_options import (
     LaunchError,
@@ -23,6 +24,7 @@ from scorequeue.launch_options import (
 )
 from scorequeue.processes import stop_survivors
 from scorequeue.readiness import Lack, find_api_lack, find_flower_lack
+from scorequeue.redis_log import RedisLog
 from scorequeue.service_processes import (
     MARKER,
     list_service_processes,
@@ -95,6 +97,7 @@ def run_service(
             had_leftovers = stop_leftovers(folder, terminal.say)
             check_ports(options)
             folder.clear_metrics()
+            folder.note_stores(Stores.from_environ(environ))
             launch = _Launch(options, folder, environ, terminal, signals, policy)
             launch.run(distrust_seconds=read_lease_seconds(environ) if had_leftovers else 0.0)
     except (DataFolderError, EmbeddedRedisError) as error:
@@ -145,6 +148,7 @@ class _Launch:
         given_url = environ.get("SCOREQUEUE_REDIS_URL", "").strip()
         self._socket = None if given_url else choose_socket(folder.root)
         self._environment = make_environment(folder, environ, given_url or f"unix://{self._socket}")
+        self._redis_log = RedisLog(folder.logs / "redis.log", folder.redis)
 
     def run(self, distrust_seconds: float) -> None:
         """Start everything, watch it, stop it; heartbeats count only after ``distrust_seconds``.
@@ -156,6 +160,7 @@ class _Launch:
             self._start()
             while not self._signals.is_stopped():
                 self._supervisor.check()
+                self._say_repair()
                 time.sleep(CHECK_SECONDS)
         except ProcessError as error:
             raise LaunchError(str(error), 1) from error
@@ -178,10 +183,22 @@ class _Launch:
     def _start_redis(self) -> None:
         if not (unix_socket := self._socket):
             return
+        if has_lost_manifest(self._folder.redis):
+            raise LaunchError(
+                f"{self._folder.redis} has data and no manifest: Redis would begin anew over it. Put the manifest "
+                "back, or restore a backup into another folder (scorequeue restore)",
+                1,
+            )
         self._terminal.say("starting Redis")
-        self._supervisor.start(make_redis_process(self._folder, self._environment, unix_socket))
+        redis = make_redis_process(self._folder, self._environment, unix_socket)
+        self._supervisor.start(redis, self._redis_log)
         self._wait_until_ready(lambda: _find_redis_lack(unix_socket, {Answer.NOTHING}), READY_SECONDS)
         self._wait_until_ready(lambda: _find_redis_lack(unix_socket, {Answer.NOTHING, Answer.LOADING}), LOADING_SECONDS)
+        self._say_repair()
+
+    def _say_repair(self) -> None:
+        if repair := self._redis_log.read_repair():
+            self._terminal.say(repair)
 
     def _train_demo(self) -> None:
         if not self._options.demo:

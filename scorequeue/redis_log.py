@@ -151,6 +151,6 @@ def describe_repair(path: Path, offset: int, tail: Tail | None) -> str:
         return told + "No submission was in them; a job that was answered with 202 is not affected"
     named = ", ".join(jobs[:SHOWN_JOBS]) + (f" and {len(jobs) - SHOWN_JOBS} more" if len(jobs) > SHOWN_JOBS else "")
     return (
-        f"{told}LOST with them: {named}. If a crash was the cause, nobody had a 202 for it: that is sent when the "
-        "command is on disk. If the file was cut off in another way, submit it again"
+        f"{told}The submission of {named} was in them. If a crash was the cause, nobody has a 202 for it: that is sent "
+        "when the command is on disk. If the file was cut off in another way, it is lost: submit it again"
     )

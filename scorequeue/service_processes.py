@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from scorequeue.data_folder import DataFolder
+from scorequeue.data_folder import DataFolder, Stores
 from scorequeue.embedded_redis import find_binary, write_config
 from scorequeue.launch_options import LaunchOptions
 from scorequeue.supervisor import ProcessSpec
@@ -20,19 +20,16 @@ MARKER = "_SCOREQUEUE_UP"
 
 
 def make_environment(folder: DataFolder, environ: Mapping[str, str], redis_url: str) -> dict[str, str]:
-    """Make the environment of the processes: all in the data folder, unless the user says otherwise.
-
-    Relative folders are made absolute, because the processes run elsewhere.
-    """
+    """Make the environment of the processes: all in the data folder, unless the user says otherwise."""
     environment = dict(environ)
     # What Flower and the demo's training count must not mix with the counters of API and workers.
     environment["PROMETHEUS_MULTIPROC_DIR"] = str(folder.other_metrics)
     environment[MARKER] = str(folder.root)
     environment["SCOREQUEUE_REDIS_URL"] = redis_url
-    for name, default in (("SCOREQUEUE_FILE_STORE", folder.files), ("SCOREQUEUE_MODELS", folder.models)):
-        given = environ.get(name) or str(default)
-        environment[name] = given if "://" in given else os.path.abspath(given)
-    if redis_url.startswith("unix://") and not environ.get("SCOREQUEUE_REDIS_URL"):
+    stores = Stores.from_environ(environ)
+    environment["SCOREQUEUE_FILE_STORE"] = stores.files or str(folder.files)
+    environment["SCOREQUEUE_MODELS"] = stores.models or str(folder.models)
+    if not stores.has_own_redis:
         # Its disk is this one: the API can refuse jobs before it is full.
         environment.setdefault("SCOREQUEUE_REDIS_FOLDER", str(folder.redis))
     search = [os.path.abspath(entry) for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]

@@ -118,6 +118,10 @@ class FileStore:
             return stored
         return (self._jobs / job_id / stored.removeprefix(REFERENCE).decode()).read_bytes()
 
+    def remove_blob(self, job_id: str, stored: bytes) -> None:
+        """Remove what a record would have referred to; nothing happens if it is gone."""
+        (self._jobs / job_id / stored.removeprefix(REFERENCE).decode()).unlink(missing_ok=True)
+
     def write_part(self, job_id: str, name: str, data: bytes) -> None:
         """Write a part of a result, whole or not at all."""
         _publish(self._jobs / job_id / "parts", name, data)

@@ -105,9 +105,7 @@ class Job(msgspec.Struct, kw_only=True):
             How many jobs will be claimed up to and with this one, while it waits.
         """
         done = self.succeeded + self.failed
-        pending = (
-            0 if self.status in (Status.SUCCEEDED, Status.PARTIALLY_SUCCEEDED, Status.FAILED) else self.rows - done
-        )
+        pending = self.rows - done
         elapsed = ((self.finished or now) - self.started) / 1000 if self.started else 0.0
         speed = done / elapsed if done and elapsed > 0 else None
         base = f"/v1/jobs/{self.id}"

@@ -42,6 +42,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     #: Address of Redis: ``redis://host:port/db``, ``rediss://…`` or ``unix:///path``.
     redis_url: str = "redis://127.0.0.1:6379/0"
+    #: Address of the Redis that carries the wake-ups; empty: the same. They are only hints, so it need not keep
+    #: anything: a Redis without persistence spares each of them the disk, and answers come sooner.
+    broker_url: str = ""
     #: Folder of uploads, chunk parts and their results; shared by API and workers.
     file_store: Path = Path(".scorequeue/files")
     #: Folder of the registry: one folder a model, one below it a version.

@@ -39,7 +39,7 @@ def make_celery(settings: Settings, *, socket_timeout: float = 10.0) -> Celery:
     """
     app = Celery("scorequeue", set_as_current=False)
     app.conf.update(
-        broker_url=_broker_url(settings.redis_url),
+        broker_url=_broker_url(settings.broker_url or settings.redis_url),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         # kombu waits for ever on a dead link otherwise.
@@ -98,10 +98,10 @@ class WakeupPublisher:
             logger.warning("wake-up not published; the sweep repeats it", queue=queue, error=str(error))
 
 
-def _broker_url(redis_url: str) -> str:
+def _broker_url(url: str) -> str:
     # kombu spells a unix socket in its own way.
-    if redis_url.startswith("unix://"):
-        path, _, query = redis_url.removeprefix("unix://").partition("?")
+    if url.startswith("unix://"):
+        path, _, query = url.removeprefix("unix://").partition("?")
         database = query.removeprefix("db=") if query.startswith("db=") else "0"
         return f"redis+socket://{path}?virtual_host={database}"
-    return redis_url
+    return url

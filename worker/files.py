@@ -88,6 +88,11 @@ class ChunkScorer:
                 break
             try:
                 self._score(queue, name, version, claim)
+            except FileNotFoundError:
+                if self._store.read_job(claim.id) is not None:
+                    self._lease.abandon()
+                    raise
+                logger.info("the job of a chunk was deleted while it was scored", job=claim.id, chunk=claim.chunk)
             except BaseException:
                 # Whatever happened, the chunk must not stay claimed by a process that lives on.
                 self._lease.abandon()

@@ -12,7 +12,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from shared import metrics
 from shared.codec import Matrix, UnknownPayload, decode_matrix
-from shared.filestore import FileStore
+from shared.filestore import REFERENCE, FileStore
 from shared.jobs import Status, parse_queue
 from shared.logs import get_logger
 from shared.settings import Settings
@@ -148,6 +148,8 @@ class RowsScorer:
         stages["encode"] = time.perf_counter() - began
         began = time.perf_counter()
         stored = self._store.commit_rows(self._lease.owner, ends)
+        for end in (end for end, is_stored in zip(ends, stored, strict=True) if not is_stored):
+            self._drop_result(end)
         stages["commit"] = time.perf_counter() - began
         _count(name, version, claimed, units, outcome, stages, max_rows, stored)
         return outcome.calls
@@ -180,6 +182,13 @@ class RowsScorer:
         # Named by attempt: a process that lost its claim never writes over the result of the one that has it.
         reference = self._files.write_blob(end.id, f"result-{end.attempt}", end.result)
         return msgspec.structs.replace(end, result=reference)
+
+    def _drop_result(self, end: RowsOutcome) -> None:
+        """Remove a large result that was refused; with its folder, if its job was deleted meanwhile."""
+        if end.result.startswith(REFERENCE):
+            self._files.remove_blob(end.id, end.result)
+            if self._store.read_job(end.id) is None:
+                self._files.remove(end.id)
 
     def _refuse(self, units: list[Claim], code: str, detail: str) -> None:
         problem = msgspec.json.encode({"code": code, "detail": detail})

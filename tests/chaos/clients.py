@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from tests.chaos.history import Answers, History, Rows, Submission, digest
-from tests.chaos.http_calls import Answer, Caller, Lost
+from tests.chaos.http_calls import Answer, Caller, Lost, Refused
 
 _JSON = {"Content-Type": "application/json"}
 _PRIORITIES = ("high", "normal", "low")
@@ -135,7 +135,8 @@ def send(
     try:
         answer = caller.ask("POST", path, body, headers)
     except Lost as error:
-        history.note(submission, "answered", answer="lost", reason=str(error))
+        submission.answer = "refused" if isinstance(error, Refused) else "lost"
+        history.note(submission, "answered", answer=submission.answer, reason=str(error))
         return
     submission.answer = answer.code
     if answer.status in (200, 202):

@@ -123,6 +123,7 @@ def _close_queues(caller: Caller, history: History, answers: Answers, seed: int)
         while submission is None or submission.job_id is None:
             if time.monotonic() > deadline:
                 raise Lost(f"no {kind} job was accepted for {SETTLE_SECONDS:g} s")
+            time.sleep(0.1)
             submission = history.open(kind, model, make_rows(chance, model, 1), None)
             if kind == "file":
                 path, body, headers = f"/v1/jobs?model={model}", make_csv(submission.rows), {"Content-Type": "text/csv"}

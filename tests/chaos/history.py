@@ -37,7 +37,7 @@ class Submission:
     deadline: float | None = None
     #: None while it is unknown whether there is a job.
     job_id: str | None = None
-    #: Status of the answer, with the problem's code; ``lost`` if there was none.
+    #: Status of the answer, with the problem's code; ``lost`` if there was none, ``refused`` if nobody listened.
     answer: str = "lost"
     #: Answers to cancel and delete; empty: not asked for.
     cancel: str = ""

@@ -16,6 +16,10 @@ class Lost(Exception):
     """No answer came: whether the request was carried out is unknown."""
 
 
+class Refused(Lost):
+    """Nobody listened: it was surely not carried out."""
+
+
 class Finished(msgspec.Struct):
     """What is read of a job, its result as the bytes that were served."""
 
@@ -73,6 +77,11 @@ class Caller:
         Lost
             The answer did not arrive whole.
         """
+        try:
+            if self._connection.sock is None:
+                self._connection.connect()
+        except OSError as error:
+            raise Refused(str(error)) from error
         try:
             self._connection.request(method, path, body, dict(headers or {}))
             response = self._connection.getresponse()

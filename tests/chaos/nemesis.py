@@ -19,6 +19,8 @@ import kombu.exceptions
 import redis
 
 from scorequeue.processes import kill_group, read_start_time
+from scorequeue.readiness import fetch
+from shared.connection import connect
 from shared.jobs import PRIORITIES
 from shared.settings import Settings
 from shared.store import JobStore
@@ -28,14 +30,12 @@ from tests.live_service import LiveService
 
 _WORKERS = ("rows worker", "files worker")
 _TASKS = {"rows": SCORE_ROWS, "files": SCORE_CHUNKS}
-#: A fault that finds nothing to harm is tried again after so many seconds.
-_AGAIN_SECONDS = 0.3
 #: Mean seconds between two faults of a kind: a hundred of each in a quarter of an hour, and still time to work.
 PERIODS = {
     "kill a worker's child": 4.0,
-    "kill a whole worker": 7.0,
-    "kill an API process": 6.0,
-    "kill the whole API": 12.0,
+    "kill a whole worker": 7.5,
+    "kill an API process": 12.0,
+    "kill the whole API": 15.0,
     "kill Redis": 7.5,
     "stop a worker's child past its lease": 7.5,
     "stop Redis for a while": 8.0,
@@ -74,8 +74,9 @@ class Nemesis:
         #: Processes to be continued: when, pid, and when they started.
         self._stopped: list[tuple[float, int, str | None]] = []
         settings = Settings(redis_url=service.redis_url)
-        self._store = JobStore(service.connect())
-        self._celery = make_celery(settings, socket_timeout=5.0)
+        # Short: it must not itself hang on a Redis that it has stopped, and is to continue.
+        self._store = JobStore(connect(service.redis_url, timeout_seconds=0.3))
+        self._celery = make_celery(settings, socket_timeout=0.3)
         self._faults: dict[str, Callable[[], bool]] = {
             "kill a worker's child": self._kill_child,
             "kill a whole worker": self._kill_worker,
@@ -102,7 +103,8 @@ class Nemesis:
                 continue
             _, name = heapq.heappop(due)
             done = self._try(name)
-            heapq.heappush(due, (now + (self._pick_pause(name) if done else _AGAIN_SECONDS), name))
+            # One that found nothing to harm is soon tried again; not at once, or what is slow to start never works.
+            heapq.heappush(due, (now + self._pick_pause(name) * (1 if done else 0.3), name))
         self._continue_stopped(float("inf"))
 
     def _pick_pause(self, name: str) -> float:
@@ -142,7 +144,7 @@ class Nemesis:
 
     def _kill_api(self) -> bool:
         group = self._service.find_group("API")
-        if group is None or not self._service.list_children("API"):
+        if group is None or fetch("127.0.0.1", self._service.port, "/health") is None:
             return False
         return _send(group.pid, signal.SIGKILL)
 

@@ -32,7 +32,7 @@ from tests.queue_model import OFFERED, QUEUES, ModelJob, QueueModel, Unit
 
 TENANT = "tests"
 DOCUMENT = Document(model="iris", version=1, model_sha256="0" * 64)
-OWNERS = ("first", "second", "third")
+OWNERS = ("first", "second")
 Request = tuple[str, str, tuple[int, ...]]
 Held = tuple[str, Claim]
 
@@ -72,26 +72,19 @@ class QueueMachine(RuleBasedStateMachine):
         """A job comes."""
         return self._submit(*request)
 
-    @rule(job_id=jobs)
-    def repeat_submission(self, job_id: str) -> None:
-        """The answer to a submission was cut off, and it comes again."""
-        if job_id in self.model.jobs:
-            self._send(self.model.jobs[job_id])
-
-    @rule(job_id=jobs)
-    def cancel(self, job_id: str) -> None:
-        """A caller takes a job back, whatever its state."""
+    @rule(job_id=jobs, wish=st.sampled_from(("submit", "cancel", "remove")))
+    def ask(self, job_id: str, wish: str) -> None:
+        """A caller cancels or removes a job, whatever its state, or repeats a submission whose answer was cut off."""
         job = self.model.jobs.get(job_id)
-        assert self.store.cancel(job_id, "somebody else") == "unknown"
-        assert self.store.cancel(job_id, TENANT) == (self.model.cancel(job) if job else "unknown")
-
-    @rule(job_id=jobs)
-    def remove(self, job_id: str) -> None:
-        """A caller removes a job, whatever its state."""
-        job = self.model.jobs.get(job_id)
-        assert self.store.remove(job_id) == (job is not None)
-        if job:
-            self.model.forget(job)
+        if wish == "submit" and job:
+            self._send(job)
+        elif wish == "cancel":
+            assert self.store.cancel(job_id, "somebody else") == "unknown"
+            assert self.store.cancel(job_id, TENANT) == (self.model.cancel(job) if job else "unknown")
+        elif wish == "remove":
+            assert self.store.remove(job_id) == (job is not None)
+            if job:
+                self.model.forget(job)
 
     @rule(kind=kinds, paused=st.booleans())
     def pause(self, kind: str, paused: bool) -> None:
@@ -145,11 +138,11 @@ class QueueMachine(RuleBasedStateMachine):
             for stream, owner in sorted(silent):
                 self._reclaim(queue, stream, owner)
 
-    @rule(kind=kinds, stream=st.sampled_from(STREAMS), owner=owners)
-    def reclaim_late(self, kind: str, stream: str, owner: str) -> None:
-        """A slow sweep takes back what it saw silent a while ago; the process may have come back."""
-        if QUEUES[kind] in self.store.list_queues():
-            self._reclaim(QUEUES[kind], stream, owner)
+    @rule(held=claims)
+    def reclaim_late(self, held: Held) -> None:
+        """A slow sweep comes to a process that it saw silent a while ago; it may be back."""
+        for stream in STREAMS:
+            self._reclaim(QUEUES["rows" if held[1].chunk is None else "file"], stream, held[0])
 
     @rule(job_id=jobs)
     def pass_deadline(self, job_id: str) -> None:
@@ -308,7 +301,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _reclaim(self, queue: str, stream: str, owner: str) -> None:
         lost = [unit for unit in self.model.list_lost(queue) if (unit.stream, unit.owner) == (stream, owner)]
-        # Looked up again, since the end of a file job takes all its chunks with it.
+        # Looked up wish, since the end of a file job takes all its chunks with it.
         ends = [self.model.lose(unit) for unit in lost if unit.job.units.get(unit.chunk) is unit]
         assert self.store.reclaim(queue, stream, owner) == (sum(end[0] for end in ends), sum(end[1] for end in ends))
 
