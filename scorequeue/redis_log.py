@@ -1,17 +1,18 @@
 """What the embedded Redis says, in its log, of its append-only files at a start: that it repaired or cannot read them.
 
-It reads the log and never the socket: a server that cannot read its files ends before it listens.
+A server that cannot read its files ends before it listens, so the log is all that it leaves behind.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from scorequeue.append_only import FOLDER, MANIFEST, find_last_file
-from scorequeue.embedded_redis import find_binary
+from scorequeue.embedded_redis import find_binary, list_missing_keys
 
 #: Bytes at the file's end in which what a repair drops is looked at; a commit of 512 jobs is a few hundred kB.
 TAIL_BYTES = 8 << 20
@@ -31,8 +32,9 @@ _DAMAGE = re.compile(
     r"|Internal error in RDB reading|Short read or OOM loading DB"
     r"|\s*\*\*\* FATAL AOF MANIFEST FILE ERROR)"
 )
-#: A submission, as ``submit.lua`` writes it down: unlike `offer`, it does not go on with the entry's id.
-_SUBMISSION = re.compile(rb"sq:job:([\w-]+)\r\n\$1\r\ns\r\n\$6\r\nqueued\r\n(?!\$1\r\nx\r\n)")
+#: The id of a job, and the key of its record (shared/ids.py, shared/store.py).
+_JOB_ID = re.compile(rb"job_[0-9A-Z]{34}")
+_JOB_KEY = "sq:job:"
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,14 @@ class RedisLog:
         To which the server's output is appended.
     redis : Path
         The server's folder.
+    unix_socket : Path
+        Where it listens.
     """
 
-    def __init__(self, log: Path, redis: Path) -> None:
+    def __init__(self, log: Path, redis: Path, unix_socket: Path) -> None:
         self._log = log
         self._redis = redis
+        self._socket = unix_socket
         self._from = 0
         self._read_bytes = -1
         self._loading = False
@@ -101,10 +106,37 @@ class RedisLog:
             return None
         self._read_bytes = self._measure()
         text = self._read()
+        if _READY not in text:
+            return None
+        self._loading = False
         found = _TRUNCATED.search(text)
-        # What is dropped is said before the file is loaded, and ready after it.
-        self._loading = found is None and _READY not in text
-        return describe_repair(self._redis / FOLDER / found[1], int(found[2]), self._tail) if found else None
+        return self._describe_repair(self._redis / FOLDER / found[1], int(found[2])) if found else None
+
+    def _describe_repair(self, path: Path, offset: int) -> str:
+        """Write the line about a repair: what was dropped, and which jobs it may have cost."""
+        told = f"Redis's append-only file ended in an unfinished command and was repaired: {path}, "
+        tail = self._tail
+        if tail is None or tail.path != path or tail.size < offset:
+            return f"{told}cut off at byte {offset:,}. What a crash cuts off was never answered"
+        dropped = tail.content[max(0, len(tail.content) - (tail.size - offset)) :]
+        told += f"{tail.size - offset:,} bytes dropped from byte {offset:,} on. "
+        if not (jobs := self._list_missing_jobs(dropped)):
+            return told + "No submission was in them; a job that was answered with 202 is not affected"
+        named = ", ".join(jobs[:SHOWN_JOBS])
+        if len(jobs) > SHOWN_JOBS:
+            named += f" and {len(jobs) - SHOWN_JOBS} more"
+        return (
+            f"{told}The submission of {named} was in them. If a crash was the cause, nobody has a 202 for it: that is "
+            "sent when the command is on disk. If the file was cut off in another way, it is lost: submit it again"
+        )
+
+    def _list_missing_jobs(self, dropped: bytes) -> list[str]:
+        """List the jobs that commands are about and that are not there: what wrote them down is dropped, too."""
+        keys = list(dict.fromkeys(_JOB_KEY + found.decode() for found in _JOB_ID.findall(dropped)))
+        # Without an answer all of them are named: better one too many.
+        with contextlib.suppress(OSError):
+            keys = list_missing_keys(self._socket, keys)
+        return [key.removeprefix(_JOB_KEY) for key in keys]
 
     def _measure(self) -> int:
         return self._log.stat().st_size if self._log.exists() else 0
@@ -127,30 +159,3 @@ def read_tail(redis: Path) -> Tail | None:
         size = file.seek(0, 2)
         file.seek(max(0, size - TAIL_BYTES))
         return Tail(path, size, file.read())
-
-
-def describe_repair(path: Path, offset: int, tail: Tail | None) -> str:
-    """Write the line about a repair: what was dropped, and which jobs it may have cost.
-
-    Parameters
-    ----------
-    path : Path
-        The repaired file.
-    offset : int
-        Where it was cut off.
-    tail : Tail or None
-        How it ended before.
-    """
-    told = f"Redis's append-only file ended in an unfinished command and was repaired: {path}, "
-    if tail is None or tail.path != path or tail.size < offset:
-        return f"{told}cut off at byte {offset:,}. What a crash cuts off was never answered"
-    dropped = tail.content[max(0, len(tail.content) - (tail.size - offset)) :]
-    told += f"{tail.size - offset:,} bytes dropped from byte {offset:,} on. "
-    jobs = list(dict.fromkeys(job.decode() for job in _SUBMISSION.findall(dropped)))
-    if not jobs:
-        return told + "No submission was in them; a job that was answered with 202 is not affected"
-    named = ", ".join(jobs[:SHOWN_JOBS]) + (f" and {len(jobs) - SHOWN_JOBS} more" if len(jobs) > SHOWN_JOBS else "")
-    return (
-        f"{told}The submission of {named} was in them. If a crash was the cause, nobody has a 202 for it: that is sent "
-        "when the command is on disk. If the file was cut off in another way, it is lost: submit it again"
-    )

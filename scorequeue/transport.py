@@ -72,8 +72,9 @@ class Transport:
     ) -> Response:
         """Make a request and return its answer, whose status is below 400.
 
-        Nothing is repeated that may have been acted upon: a GET may be; anything else only when the
-        connection was refused, or when the service says that it did nothing (429, 503).
+        Nothing is done twice: what may have been acted upon is repeated only if it is a GET or carries an
+        ``Idempotency-Key``, by which the service knows it again; anything else only when the connection was
+        refused, or when the service says that it did nothing (429, 503).
 
         Parameters
         ----------
@@ -103,7 +104,7 @@ class Transport:
                 response = self._exchange(method, path, query, headers, body, wait, stream)
             except ServiceUnreachable as error:
                 failure: ScorequeueError = error
-                repeatable = not isinstance(error, OutcomeUnknown)
+                repeatable = not isinstance(error, OutcomeUnknown) or "Idempotency-Key" in (headers or {})
                 pause = _backoff_seconds(attempt)
             else:
                 if response.status < 400:

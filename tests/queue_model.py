@@ -1,9 +1,10 @@
-"""The queue in a few lines of Python, without Redis: what must come of each event (tests/integration/test_queue_machine)."""
+"""The queue in a few lines of Python, without Redis: what must come of each event."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from shared.jobs import STREAMS, Status
@@ -165,10 +166,11 @@ class QueueModel:
         self._end_canceled(job)
         return Status.CANCELED if job.status.is_terminal else "canceling"
 
-    def expire(self, job: ModelJob) -> None:
-        """End a job at its deadline, if it still waits."""
-        if job.is_overdue:
-            self._end(job, Status.EXPIRED)
+    def expire(self, jobs: Iterable[ModelJob]) -> None:
+        """End jobs at their deadline, if they still wait."""
+        for job in jobs:
+            if job.is_overdue:
+                self._end(job, Status.EXPIRED)
 
     def forget(self, job: ModelJob) -> None:
         """Remove a job, whatever its state."""

@@ -53,8 +53,9 @@ class RowsClient:
                 oldest = self._pending.popleft()
                 if not look(self._caller, self._history, self._answers, oldest):
                     self._pending.append(oldest)
-                elif self._random.random() < 0.03:
+                elif not oldest.delete and self._random.random() < 0.03:
                     delete(self._caller, self._history, oldest)
+        self._caller.close()
 
     def _submit(self) -> Submission:
         model = self._random.choice(("iris", "line"))
@@ -109,6 +110,7 @@ class FileClient:
             path = f"/v1/jobs?model=iris&priority={self._random.choice(_PRIORITIES)}"
             headers = {"Content-Type": "text/csv"}
             send(self._caller, self._history, self._answers, submission, path, make_csv(submission.rows), headers)
+        self._caller.close()
 
 
 def make_rows(chance: random.Random, model: str, count: int) -> Rows:

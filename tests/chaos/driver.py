@@ -95,9 +95,11 @@ def _make_trouble(service: LiveService, history: History, answers: Answers, repo
 
 def _check_books(service: LiveService, history: History, answers: Answers, report: Report) -> None:
     caller = Caller(service.port)
+    began = time.monotonic()
     try:
         _close_queues(caller, history, answers, report.seed)
-        report.settle_seconds = _settle(caller)
+        _settle(caller)
+        report.settle_seconds = time.monotonic() - began
         ledger = read_ledger(caller)
         report.adopted = adopt_unanswered(history, ledger)
         report.violations += check_jobs(history, ledger)
@@ -106,6 +108,8 @@ def _check_books(service: LiveService, history: History, answers: Answers, repor
     except Lost as error:
         report.violations.append(f"the service did not come back ({error}); it said: {service.err.read_text()[-2000:]}")
         return
+    finally:
+        caller.close()
     with service.connect() as client:
         report.violations += [f"leak: {leak}" for leak in find_leaks(client)]
     report.violations += [
@@ -133,15 +137,14 @@ def _close_queues(caller: Caller, history: History, answers: Answers, seed: int)
             send(caller, history, answers, submission, path, body, headers)
 
 
-def _settle(caller: Caller) -> float:
-    """Wait until nothing is outstanding, within the bound; return how long it took."""
+def _settle(caller: Caller) -> None:
+    """Wait until nothing is outstanding, within the bound."""
     began = time.monotonic()
     while time.monotonic() - began < SETTLE_SECONDS:
         queues = caller.ask_until_answered("/v1/queues").parse()["queues"]
         if not any(queue["depth"] or queue["outstanding_rows"] for queue in queues):
-            break
+            return
         time.sleep(0.1)
-    return time.monotonic() - began
 
 
 def _sum_up(ledger: Ledger, history: History, report: Report) -> None:

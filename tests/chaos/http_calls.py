@@ -67,6 +67,10 @@ class Caller:
     def __init__(self, port: int, timeout: float = 20.0) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:

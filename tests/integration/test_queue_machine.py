@@ -7,23 +7,15 @@ after each step all that Redis holds is compared with the model. The steps are t
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
-from hypothesis import settings
+from hypothesis import settings, stateful
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    multiple,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
 from shared.jobs import PRIORITIES, STREAMS, Document, Status
 from shared.store import Claim, JobStore, LedgerEntry, RowsOutcome, Submission
@@ -33,7 +25,10 @@ from tests.queue_model import OFFERED, QUEUES, ModelJob, QueueModel, Unit
 TENANT = "tests"
 DOCUMENT = Document(model="iris", version=1, model_sha256="0" * 64)
 OWNERS = ("first", "second")
+RUN = settings(max_examples=60, stateful_step_count=40, deadline=None)
 Request = tuple[str, str, tuple[int, ...]]
+#: Id, chunk and owner.
+Entry = tuple[str, int | None, str | None]
 Held = tuple[str, Claim]
 
 
@@ -52,12 +47,12 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self, store: JobStore) -> None:
         super().__init__()
         self.handled = sys.exc_info()[1]
-        self.store = store
-        self.client = store.client
+        self.store, self.client = store, store.client
         self.client.flushall()
         self.model = QueueModel()
         self.numbers = itertools.count()
-        self.channel = self.client.pubsub()
+        self.claimed: list[Held] = []
+        self.channel = self.client.pubsub()  # type: ignore[no-untyped-call]
         self.channel.subscribe("sq:ended")
 
     # Callers
@@ -72,19 +67,31 @@ class QueueMachine(RuleBasedStateMachine):
         """A job comes."""
         return self._submit(*request)
 
-    @rule(job_id=jobs, wish=st.sampled_from(("submit", "cancel", "remove")))
-    def ask(self, job_id: str, wish: str) -> None:
-        """A caller cancels or removes a job, whatever its state, or repeats a submission whose answer was cut off."""
+    @rule(job_id=jobs)
+    def repeat_submission(self, job_id: str) -> None:
+        """The answer to a submission was cut off, and it comes again."""
+        if job_id in self.model.jobs:
+            self._send(self.model.jobs[job_id])
+
+    @rule(job_id=jobs)
+    def remove(self, job_id: str) -> None:
+        """A caller removes a job, whatever its state."""
         job = self.model.jobs.get(job_id)
-        if wish == "submit" and job:
-            self._send(job)
-        elif wish == "cancel":
-            assert self.store.cancel(job_id, "somebody else") == "unknown"
-            assert self.store.cancel(job_id, TENANT) == (self.model.cancel(job) if job else "unknown")
-        elif wish == "remove":
-            assert self.store.remove(job_id) == (job is not None)
-            if job:
-                self.model.forget(job)
+        assert self.store.remove(job_id) == (job is not None)
+        if job:
+            self.model.forget(job)
+
+    @rule(job_id=jobs)
+    def cancel(self, job_id: str) -> None:
+        """A caller takes a job back, whatever its state."""
+        job = self.model.jobs.get(job_id)
+        assert self.store.cancel(job_id, "somebody else") == "unknown"
+        assert self.store.cancel(job_id, TENANT) == (self.model.cancel(job) if job else "unknown")
+
+    @rule(held=claims)
+    def cancel_claimed(self, held: Held) -> None:
+        """A caller takes back a job that was claimed, and perhaps still is."""
+        self.cancel(held[1].id)
 
     @rule(kind=kinds, paused=st.booleans())
     def pause(self, kind: str, paused: bool) -> None:
@@ -99,18 +106,25 @@ class QueueMachine(RuleBasedStateMachine):
         """A process takes work; if it was silent, it has a lease again, also for what it held before."""
         return multiple(*self._claim(kind, owner, max_rows))
 
-    @rule(target=claims, kind=kinds, owner=owners)
-    def claim_and_die(self, kind: str, owner: str) -> Any:
-        """A process takes work and dies of it; its claims are known, for a late commit."""
-        claimed = self._claim(kind, owner, 8)
-        self.fall_silent(owner)
-        self.sweep()
+    @rule(target=claims, kind=kinds, owner=owners, times=st.integers(1, 8))
+    def claim_and_die(self, kind: str, owner: str, times: int) -> Any:
+        """A process takes work and dies of it, again and again; its claims are known, for a late commit."""
+        claimed: list[Held] = []
+        for _ in range(times):
+            claimed += self._claim(kind, owner, 8)
+            self.fall_silent(owner)
+            self.sweep()
         return multiple(*claimed)
 
     @rule(first=claims, others=st.lists(claims, max_size=3), failed=st.integers(0, 4))
     def commit(self, first: Held, others: list[Held], failed: int) -> None:
         """A process commits some of all that it ever claimed: in time, late or twice."""
         self._commit([first, *(held for held in others if held[0] == first[0])], failed)
+
+    @rule(owner=owners)
+    def wake_up(self, owner: str) -> None:
+        """A process that was stopped goes on: it commits whatever it claimed since its start, the oldest first."""
+        self._commit([held for held in self.claimed if held[0] == owner], 0)
 
     @rule(owner=owners)
     def beat(self, owner: str) -> None:
@@ -130,8 +144,7 @@ class QueueMachine(RuleBasedStateMachine):
     def sweep(self) -> None:
         """The sweep ends what waits at its deadline, and takes back what silent processes hold."""
         self.store.expire_jobs(100)
-        for job in self.model.jobs.values():
-            self.model.expire(job)
+        self.model.expire(self.model.jobs.values())
         for queue in self.store.list_queues():
             silent = set(self.store.list_silent_owners(queue))
             assert silent >= {(unit.stream, unit.owner) for unit in self.model.list_lost(queue)}
@@ -144,35 +157,35 @@ class QueueMachine(RuleBasedStateMachine):
         for stream in STREAMS:
             self._reclaim(QUEUES["rows" if held[1].chunk is None else "file"], stream, held[0])
 
-    @rule(job_id=jobs)
-    def pass_deadline(self, job_id: str) -> None:
-        """The deadline of a job passes; nothing looks at it yet."""
+    @rule(job_id=jobs, seen=st.booleans())
+    def pass_deadline(self, job_id: str, seen: bool) -> None:
+        """The deadline of a job passes; the sweep sees it before anything else happens, or not."""
         job = self.model.jobs.get(job_id)
         if job and not job.status.is_terminal:
             self.client.hset(f"sq:job:{job_id}", "d", 1)
             self.client.zadd("sq:deadlines", {job_id: 1}, xx=True)
             job.past_deadline = True
+        if seen:
+            self.store.expire_jobs(100)
+            self.model.expire(self.model.jobs.values())
 
     @rule(job_id=jobs, record_is_gone=st.booleans())
     def pass_retention(self, job_id: str, record_is_gone: bool) -> None:
         """The sweep removes a finished job; if none came for hours, the keys' own TTL was faster."""
         job = self.model.jobs.get(job_id)
-        if job is None or not job.status.is_terminal:
-            return
-        self.client.zadd("sq:retention", {job_id: 1})
-        if record_is_gone:
-            self.client.delete(f"sq:job:{job_id}", f"sq:ledger:{job_id}")
-        assert self.store.list_overdue(self.store.read_clock_ms(), 100) == [job_id]
-        self.store.remove(job_id)
-        self.model.forget(job)
+        if job and job.status.is_terminal:
+            self.client.zadd("sq:retention", {job_id: 1})
+            if record_is_gone:
+                self.client.delete(f"sq:job:{job_id}", f"sq:ledger:{job_id}")
+            assert self.store.list_overdue(self.store.read_clock_ms(), 100) == [job_id]
+            self.store.remove(job_id)
+            self.model.forget(job)
 
     def teardown(self) -> None:
         """One live process finishes whatever is left, and leaves."""
-        try:
-            if sys.exc_info()[1] is self.handled:  # no step has failed
+        with contextlib.closing(self.channel):
+            if sys.exc_info()[1] is self.handled:  # or a step has failed, and that is what is to be seen
                 self._drain()
-        finally:
-            self.channel.close()
 
     # What holds after each step
 
@@ -182,7 +195,6 @@ class QueueMachine(RuleBasedStateMachine):
         self._check_records()
         self._check_queues()
         self._check_indexes()
-        assert find_leaks(self.client) == []
 
     def _check_records(self) -> None:
         expected = list(self.model.jobs.values())
@@ -201,26 +213,23 @@ class QueueMachine(RuleBasedStateMachine):
     def _check_queues(self) -> None:
         for queue in self.store.list_queues():
             units = self.model.list_units(queue)
-            for stream in STREAMS:
-                expected = [(unit.job.id, unit.chunk, unit.owner) for unit in units if unit.stream == stream]
-                assert list(self._read_stream(queue, stream)) == expected, stream
-            for unit in units:
-                owner, strikes = self.client.hmget(_name_record(unit), "o", "k")  # type: ignore[misc]
-                assert (owner, int(strikes or 0)) == (unit.owner and unit.owner.encode(), unit.strikes), unit
+            for stream, entries in zip(STREAMS, self._read_streams(queue), strict=True):
+                assert entries == [(unit.job.id, unit.chunk, unit.owner) for unit in units if unit.stream == stream]
             state = self.store.read_queue(queue)
             counts = self.model.count(queue)
             assert {name: state.count(name) for name in counts} == counts
 
     def _check_indexes(self) -> None:
-        def read(index: str) -> set[str]:
-            return {member.decode() for member in self.client.zrange(f"sq:{index}", 0, -1)}  # type: ignore[union-attr]
-
         jobs = self.model.jobs.values()
-        assert read(f"jobs:{TENANT}") == {job.id for job in jobs}
-        assert read(f"dead:{TENANT}") == self.model.dead_letters
-        assert read("retention") == {job.id for job in jobs if job.status.is_terminal}
-        assert read("deadlines") >= {job.id for job in jobs if job.status == Status.QUEUED}
-        assert read("deadlines") <= {job.id for job in jobs if not job.status.is_terminal}
+        with self.client.pipeline(transaction=False) as pipe:
+            for index in (f"jobs:{TENANT}", f"dead:{TENANT}", "retention", "deadlines"):
+                pipe.zrange(f"sq:{index}", 0, -1)
+            listed, dead, retained, due = ({member.decode() for member in reply} for reply in pipe.execute())
+        assert listed == {job.id for job in jobs}
+        assert dead == self.model.dead_letters
+        assert retained == {job.id for job in jobs if job.status.is_terminal}
+        assert {job.id for job in jobs if job.status == Status.QUEUED} <= due
+        assert due <= {job.id for job in jobs if not job.status.is_terminal}
         assert sorted(self._read_told()) == sorted(self.model.told)
         self.model.told.clear()
 
@@ -235,8 +244,8 @@ class QueueMachine(RuleBasedStateMachine):
     def _send(self, job: ModelJob) -> None:
         submission = Submission(
             id=job.id, kind=job.kind, tenant=TENANT, queue=job.queue, priority=job.priority, rows=sum(job.chunks),
-            deadline_seconds=600, retention_seconds=600, document=DOCUMENT, payload=job.id.encode(),
-            chunk_rows=job.chunks,
+            chunk_rows=job.chunks, payload=job.id.encode(), document=DOCUMENT,
+            deadline_seconds=600, retention_seconds=600,
         )  # fmt: skip
         self.store.submit(submission, max_queue_rows=10**6, chunks_offered=OFFERED)
 
@@ -260,14 +269,15 @@ class QueueMachine(RuleBasedStateMachine):
             self.model.claim(unit, owner)
         self._check_extent(taken, self.model.list_waiting(queue), 1 if is_file else max_rows)
         assert claimed.more_waits == bool(self.model.list_waiting(queue))
-        return [(owner, claim) for claim in claimed.units]
+        held = [(owner, claim) for claim in claimed.units]
+        self.claimed += held
+        return held
 
     def _expire_at_claim(self, queue: str) -> None:
         """A claim ends what it finds overdue; how far it looks is its own affair, unless it takes less than it may."""
         overdue = [job for job in self.model.jobs.values() if job.queue == queue and job.is_overdue]
-        for job, record in zip(overdue, self.store.read_jobs([job.id for job in overdue]), strict=True):
-            if record is not None and record.status == Status.EXPIRED:
-                self.model.expire(job)
+        records = self.store.read_jobs([job.id for job in overdue])
+        self.model.expire([job for job, record in zip(overdue, records, strict=True) if record and record.finished])
 
     def _check_extent(self, taken: list[Unit], left: list[Unit], max_rows: int) -> None:
         """A claim takes the oldest of each stream until it is full; what was on trial it takes alone."""
@@ -282,8 +292,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert sum(unit.rows for unit in taken) >= max_rows or all(unit.stream == "trial" for unit in left)
 
     def _commit(self, batch: list[Held], failed: int) -> None:
-        outcomes = []
-        expected = []
+        outcomes, expected = [], []
         for owner, claim in batch:
             bad, result = min(failed, claim.rows), f"{owner}-{claim.attempt}-{next(self.numbers)}"
             unit = self.model.find_held(owner, claim)
@@ -301,11 +310,12 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _reclaim(self, queue: str, stream: str, owner: str) -> None:
         lost = [unit for unit in self.model.list_lost(queue) if (unit.stream, unit.owner) == (stream, owner)]
-        # Looked up wish, since the end of a file job takes all its chunks with it.
+        # Looked up again, since the end of a file job takes all its chunks with it.
         ends = [self.model.lose(unit) for unit in lost if unit.job.units.get(unit.chunk) is unit]
         assert self.store.reclaim(queue, stream, owner) == (sum(end[0] for end in ends), sum(end[1] for end in ends))
 
     def _drain(self) -> None:
+        assert find_leaks(self.client) == []
         for owner in OWNERS:
             self.fall_silent(owner)
         self.sweep()
@@ -319,17 +329,21 @@ class QueueMachine(RuleBasedStateMachine):
         self.sweep()
         assert all(job.status.is_terminal for job in self.model.jobs.values())
         self.all_is_as_expected()
+        assert find_leaks(self.client) == []
         for queue, stream in itertools.product(self.store.list_queues(), STREAMS):
             assert self.client.xinfo_consumers(f"sq:stream:{queue}:{stream}", "workers") == []
 
-    def _read_stream(self, queue: str, stream: str) -> Iterator[tuple[str, int | None, str | None]]:
-        """Yield id, chunk and owner of each entry, in order."""
-        key = f"sq:stream:{queue}:{stream}"
-        pending: list[dict[str, Any]] = self.client.xpending_range(key, "workers", "-", "+", 1000)  # type: ignore[assignment]
-        owners = {item["message_id"]: item["consumer"].decode() for item in pending}
-        for entry, fields in self.client.xrange(key):  # type: ignore[union-attr]
-            yield fields[b"j"].decode(), int(fields[b"c"]) if fields[b"c"] else None, owners.pop(entry, None)
-        assert not owners, "pending, but deleted"
+    def _read_streams(self, queue: str) -> Iterator[list[Entry]]:
+        """Yield for each stream what its entries name, the oldest first."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for stream in STREAMS:
+                pipe.xrange(f"sq:stream:{queue}:{stream}")
+                pipe.xpending_range(f"sq:stream:{queue}:{stream}", "workers", "-", "+", 1000)
+            replies = pipe.execute()
+        for entries, pending in zip(replies[::2], replies[1::2], strict=True):
+            owners = {item["message_id"]: item["consumer"].decode() for item in pending}
+            yield [(named[b"j"].decode(), _read_chunk(named), owners.pop(entry, None)) for entry, named in entries]
+            assert not owners, "pending, but deleted"
 
     def _read_told(self) -> list[str]:
         """Return the ids of the jobs whose end was published since the last call."""
@@ -340,12 +354,10 @@ class QueueMachine(RuleBasedStateMachine):
         return told
 
 
-def _name_record(unit: Unit) -> str:
-    return f"sq:job:{unit.job.id}" if unit.chunk is None else f"sq:chunk:{unit.job.id}:{unit.chunk}"
+def _read_chunk(named: dict[bytes, bytes]) -> int | None:
+    return int(named[b"c"]) if named[b"c"] else None
 
 
 def test_any_sequence_of_events_keeps_every_promise(store: JobStore) -> None:
     """One state for each job, one owner for each unit, the first result for good, counts that add up, and no leak."""
-    run_state_machine_as_test(
-        lambda: QueueMachine(store), settings=settings(max_examples=40, stateful_step_count=40, deadline=None)
-    )
+    stateful.run_state_machine_as_test(lambda: QueueMachine(store), settings=RUN)  # type: ignore[arg-type]

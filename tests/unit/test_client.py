@@ -315,14 +315,22 @@ def test_a_wait_beyond_patience_is_refused_at_once(service: RecordedService) -> 
     assert (caught.value.retry_after, len(service.requests)) == (600, 1)
 
 
-def test_a_submission_with_unknown_outcome_is_not_repeated(service: RecordedService, client: Client) -> None:
-    """When the connection breaks before the answer, the client does not risk a second job."""
-    service.play("POST", "/v1/jobs", Answer(job_record(), 202, cut_after=5))
+def test_a_submission_with_unknown_outcome_is_repeated_under_its_key(service: RecordedService, client: Client) -> None:
+    """When the connection breaks before the answer, the same key lets the service answer with the first job."""
+    service.play("POST", "/v1/jobs", Answer(job_record(), 202, cut_after=5), Answer(job_record(), 202))
+
+    assert client.submit([[1.0]], model="churn").id == JOB_ID
+
+    assert len({request.headers["Idempotency-Key"] for request in service.requests}) == 1
+    assert len(service.requests) == 2
+
+
+def test_a_submission_without_any_answer_says_so(service: RecordedService, client: Client) -> None:
+    """When no repetition is answered either, the caller learns that the job may exist."""
+    service.play("POST", "/v1/jobs", *[Answer(job_record(), 202, cut_after=5)] * 10)
 
     with pytest.raises(OutcomeUnknown, match="may have been accepted"):
         client.submit([[1.0]], model="churn")
-
-    assert len(service.requests) == 1
 
 
 def test_a_broken_read_is_repeated(service: RecordedService, client: Client) -> None:
