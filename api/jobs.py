@@ -81,9 +81,9 @@ def show_result(job_id: str) -> Response:
         try:
             if job.kind == "file":
                 return answer_file_result(service, job)
-            result = read_result(service, job_id)
         except FileNotFoundError:  # files are removed before the record
             raise _gone(job_id) from None
+        result = read_result(service, job_id)
         if result is None:  # it went past its retention between the two looks
             raise _gone(job_id)
         return Response(result, mimetype="application/json")
@@ -100,8 +100,13 @@ def show_errors(job_id: str) -> Response:
     service = get_service()
     job = find_job(service, job_id)
     if job.kind == "file":
-        return answer_file_errors(service, job)
+        try:
+            return answer_file_errors(service, job)
+        except FileNotFoundError:  # files are removed before the record
+            raise _gone(job_id) from None
     result = read_result(service, job_id)
+    if result is None and job.status in (Status.SUCCEEDED, Status.PARTIALLY_SUCCEEDED):
+        raise _gone(job_id)
     errors = msgspec.json.decode(result)["errors"] if result else (job.problem or {}).get("errors", [])
     lines = b"".join(msgspec.json.encode(error) + b"\n" for error in errors)
     return Response(lines, mimetype="application/x-ndjson")

@@ -20,9 +20,12 @@ from shared.store import LedgerEntry
 
 
 def read_result(service: Service, job_id: str) -> bytes | None:
-    """Return the result of a rows job: the bytes to be served; None if it has none."""
+    """Return the result of a rows job: the bytes to be served; None if it has none, or none any more."""
     result = service.store.read_result(job_id)
-    return None if result is None else service.files.fetch(job_id, result)
+    try:
+        return None if result is None else service.files.fetch(job_id, result)
+    except FileNotFoundError:  # files are removed before the record
+        return None
 
 
 def answer_file_result(service: Service, job: Job) -> Response:
@@ -41,6 +44,7 @@ def answer_file_result(service: Service, job: Job) -> Response:
     if len(ledger) < len(plan.chunks):
         raise FileNotFoundError("the ledger is gone")
     parts = [ledger[index] for index in range(len(plan.chunks))]
+    service.files.check_parts(job.id, [part.part for part in parts])
     total = len(header) + sum(part.bytes for part in parts)
     etag = f"{job.id}-{total}"
     if request.if_none_match.contains(etag):
@@ -59,9 +63,16 @@ def answer_file_result(service: Service, job: Job) -> Response:
 
 
 def answer_file_errors(service: Service, job: Job) -> Response:
-    """Stream the failed rows as NDJSON, in order, as far as the chunks are done."""
+    """Stream the failed rows as NDJSON, in order, as far as the chunks are done.
+
+    Raises
+    ------
+    FileNotFoundError
+        The job was removed meanwhile.
+    """
     ledger = service.store.read_ledger(job.id)
     names = [entry.errors_part for _, entry in sorted(ledger.items()) if entry.errors_part]
+    service.files.check_parts(job.id, names)
     lines = (block for name in names for block in service.files.read_part(job.id, name))
     return Response(lines, mimetype="application/x-ndjson")
 

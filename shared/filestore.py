@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -137,6 +137,13 @@ class FileStore:
                     return
                 position += len(block)
                 yield block
+
+    def check_parts(self, job_id: str, names: Iterable[str]) -> None:
+        """Raise `FileNotFoundError` if one of these parts is not there: before a byte of them is sent."""
+        with os.scandir(self._jobs / job_id / "parts") as entries:
+            missing = set(names) - {entry.name for entry in entries}
+        if missing:
+            raise FileNotFoundError(f"{len(missing)} parts are missing, as {min(missing)}")
 
     def remove(self, job_id: str) -> None:
         """Remove all files of a job; nothing happens if there are none."""

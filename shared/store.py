@@ -14,6 +14,7 @@ Keys (all begin with ``sq:``; those marked P are permanent, the others have a TT
 ``wake:{queue}``        string  mark of an outstanding wake-up
 ``once:{tenant}:{key}``  string  idempotency key: id and fingerprint of the first submission
 ``alive:{owner}``       string  lease of a process
+``excused:{owner}``     string  mark of a process that lost its claims through no fault of a model
 ``workers``             zset    owners by last heartbeat
 ``jobs:{tenant}``       zset    ids in order of creation
 ``deadlines``           zset    ids by deadline, while they wait
@@ -46,6 +47,10 @@ _JOB_FIELDS = (
 
 #: Longest time after its creation at which a job can still be told from one that never was.
 _REMEMBERED_MS = 400 * 24 * 3600 * 1000
+
+
+#: Long enough for the sweep to take back what an excused owner held.
+_EXCUSED_MS = 600_000
 
 
 class QueueFull(ServiceError):
@@ -344,9 +349,17 @@ class JobStore:
         """Renew the lease of a process."""
         self._scripts.run("beat", owner, int(lease_seconds * 1000), json.dumps(says))
 
-    def leave(self, owner: str) -> None:
-        """Give up a lease at once, at an orderly end."""
-        with self.client.pipeline(transaction=False) as pipe:
+    def leave(self, owner: str, *, excused: bool = False) -> None:
+        """Give up a lease at once, at an orderly end.
+
+        Parameters
+        ----------
+        excused : bool
+            Whether no strike may stay on what `owner` still holds: Redis failed, not its process.
+        """
+        with self.client.pipeline(transaction=True) as pipe:
+            if excused:
+                pipe.set(f"sq:excused:{owner}", 1, px=_EXCUSED_MS)
             pipe.delete(f"sq:alive:{owner}")
             pipe.zrem("sq:workers", owner)
             pipe.execute()

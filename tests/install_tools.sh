@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install the servers that some tests need and pip cannot bring: redis-server, and promtool (of Debian's `prometheus`).
+# Install what some tests need and pip cannot bring: redis-server, faketime, and promtool (of Debian's `prometheus`).
 #
 # As root on Debian or Ubuntu (in CI also through a sudo that asks nothing) they are installed, and not left running.
 # Elsewhere it says which tests will be skipped; only in CI (CI=true) is that a failure.
@@ -7,6 +7,7 @@ set -eu
 
 missing=""
 command -v redis-server >/dev/null || missing="redis-server"
+command -v faketime >/dev/null || missing="${missing:+$missing }faketime"
 command -v promtool >/dev/null || missing="${missing:+$missing }prometheus"
 [ -n "$missing" ] || exit 0
 

@@ -111,13 +111,26 @@ class QueueModel:
             self._end(job, Status.SUCCEEDED)
             self.told.pop()  # it ends before anybody can wait for it
 
-    def claim(self, unit: Unit, owner: str) -> None:
-        """Take a unit: from the trial stream this is a strike, until it is committed."""
-        unit.owner = owner
-        unit.attempt += 1
-        unit.strikes += unit.stream == "trial"
-        unit.job.status = Status.RUNNING
-        unit.job.attempts = max(unit.job.attempts, unit.attempt)
+    def claim(self, queue: str, owner: str, taken: list[Unit], max_rows: int) -> None:
+        """Take the oldest units of each stream until there are `max_rows`; or one alone from the trial stream.
+
+        On trial is a strike, until it is committed. Overdue jobs must have expired before.
+        """
+        left = [unit for unit in self.list_waiting(queue) if unit not in taken]
+        is_trial = any(unit.stream == "trial" for unit in taken)
+        is_full = sum(unit.rows for unit in taken) >= max_rows
+        assert all(unit.place < other.place for unit in taken for other in left if unit.stream == other.stream)
+        assert len(taken) == 1 if is_trial else sum(unit.rows for unit in taken[:-1]) < max_rows
+        assert is_trial or is_full or all(unit.stream == "trial" for unit in left)
+        assert taken or not left
+        for unit in taken:
+            assert unit.owner is None
+            assert not unit.job.is_overdue
+            unit.owner = owner
+            unit.attempt += 1
+            unit.strikes += is_trial
+            unit.job.status = Status.RUNNING
+            unit.job.attempts = max(unit.job.attempts, unit.attempt)
 
     def commit(self, unit: Unit, failed: int, result: bytes) -> None:
         """Store the result of a unit, of whose rows so many failed."""

@@ -82,21 +82,12 @@ class ChunkScorer:
         first = True
         until = time.monotonic() + TURN_SECONDS
         while True:
-            claim = self._claim(queue, clear_wakeup=first)
-            first = False
-            if claim is None:
-                break
-            try:
-                self._score(queue, name, version, claim)
-            except FileNotFoundError:
-                if self._store.read_job(claim.id) is not None:
-                    self._lease.abandon()
-                    raise
-                logger.info("the job of a chunk was deleted while it was scored", job=claim.id, chunk=claim.chunk)
-            except BaseException:
-                # Whatever happened, the chunk must not stay claimed by a process that lives on.
-                self._lease.abandon()
-                raise
+            with self._lease.guard():
+                claim = self._claim(queue, clear_wakeup=first)
+                first = False
+                if claim is None:
+                    break
+                self._score_unless_deleted(queue, name, version, claim)
             chunks += 1
             rows += claim.rows
             if time.monotonic() > until:
@@ -118,6 +109,14 @@ class ChunkScorer:
         if claimed.publish_wakeup:
             self._publisher.publish(queue)
         return claimed.units[0] if claimed.units else None
+
+    def _score_unless_deleted(self, queue: str, name: str, version: int, claim: Claim) -> None:
+        try:
+            self._score(queue, name, version, claim)
+        except FileNotFoundError:
+            if self._store.read_job(claim.id) is not None:
+                raise
+            logger.info("the job of a chunk was deleted while it was scored", job=claim.id, chunk=claim.chunk)
 
     def _score(self, queue: str, name: str, version: int, claim: Claim) -> None:
         job = self._store.read_job(claim.id)

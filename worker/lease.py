@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import redis
@@ -35,6 +36,9 @@ class Lease:
         self._lease_seconds = lease_seconds
         self._describe = describe
         self._stop = threading.Event()
+        #: Names under which this process has abandoned claims, and Redis has not been told yet.
+        self._left: list[tuple[str, bool]] = []
+        self._lock = threading.Lock()
         self.owner = _make_owner()
 
     def start(self) -> None:
@@ -42,10 +46,33 @@ class Lease:
         self._beat()
         threading.Thread(target=self._run, name="lease", daemon=True).start()
 
-    def abandon(self) -> None:
-        """Go on under another name: the sweep gives what the old one held to others."""
+    @contextlib.contextmanager
+    def guard(self) -> Iterator[None]:
+        """Abandon what is claimed in this block if it fails: nothing may stay claimed by a process that lives on.
+
+        That includes a claim whose answer was lost: Redis gave the work, and nobody here knows which.
+        """
+        try:
+            yield
+        except redis.RedisError:
+            self._abandon(excused=True)
+            raise
+        except BaseException:
+            self._abandon(excused=False)
+            raise
+
+    def _abandon(self, *, excused: bool) -> None:
+        """Go on under another name; the sweep gives what the old one held to others.
+
+        Parameters
+        ----------
+        excused : bool
+            Redis failed, not the model: what was tried alone has no strike for it.
+        """
         logger.warning("abandoned the claims of this process; the sweep offers them for trial", owner=self.owner)
-        self.owner = _make_owner()
+        with self._lock:
+            self._left.append((self.owner, excused))
+            self.owner = _make_owner()
         self._beat()
 
     def stop(self) -> None:
@@ -61,10 +88,17 @@ class Lease:
             self._beat()
 
     def _beat(self) -> None:
-        try:
-            self._store.beat(self.owner, lease_seconds=self._lease_seconds, says=self._describe())
-        except redis.RedisError as error:
-            logger.warning("heartbeat not stored; claims are lost if this lasts", owner=self.owner, error=str(error))
+        with self._lock:
+            try:
+                while self._left:
+                    owner, excused = self._left[0]
+                    self._store.leave(owner, excused=excused)
+                    del self._left[0]
+                self._store.beat(self.owner, lease_seconds=self._lease_seconds, says=self._describe())
+            except redis.RedisError as error:
+                logger.warning(
+                    "heartbeat not stored; claims are lost if this lasts", owner=self.owner, error=str(error)
+                )
 
 
 def _make_owner() -> str:

@@ -75,16 +75,12 @@ class RowsScorer:
         until = time.monotonic() + TURN_SECONDS
         while True:
             model = self._load(name, version)
-            claimed, claim_seconds = self._claim(queue, model, clear_wakeup=first)
-            first = False
-            if not claimed.units:
-                break
-            try:
+            with self._lease.guard():
+                claimed, claim_seconds = self._claim(queue, model, clear_wakeup=first)
+                first = False
+                if not claimed.units:
+                    break
                 calls += self._score(name, version, model, claimed, claim_seconds)
-            except BaseException:
-                # Whatever happened, the jobs must not stay claimed by a process that lives on.
-                self._lease.abandon()
-                raise
             jobs += len(claimed.units)
             rows += sum(unit.rows for unit in claimed.units)
             if time.monotonic() > until:

@@ -6,11 +6,15 @@ local stream, now = stream_key(queue, name), read_clock()
 if redis.call('EXISTS', 'sq:alive:' .. owner) == 1 then return {0, 0, 0} end
 
 local moved, dead, finished = 0, 0, {}
+-- It lives, and Redis was away when it wanted to commit: what was tried alone did not end it.
+local excused = redis.call('EXISTS', 'sq:excused:' .. owner) == 1
 
 local function give_back(id, chunk, entry)
   local key = chunk == '' and job_key(id) or chunk_key(id, chunk)
   local unit = read_unit(key)
   if unit.s ~= 'running' or unit.o ~= owner or unit.x ~= entry then return end
+  local strikes = tonumber(unit.k) or 0
+  if excused and strikes > 0 then strikes = redis.call('HINCRBY', key, 'k', -1) end
   local job = read_fields(job_key(id), 'd', 't', 'cancel', 'n', 'ok')
   if chunk ~= '' and job.cancel then
     forget_chunk(id, chunk)
@@ -21,13 +25,13 @@ local function give_back(id, chunk, entry)
     return
   end
   -- Its rows are no longer shown to the model (worker/files.py), so what fails now is the file or the store.
-  if chunk ~= '' and (tonumber(unit.k) or 0) >= MAX_STRIKES + 2 then
+  if chunk ~= '' and strikes >= MAX_STRIKES + 2 then
     finish(id, 'failed', now, {'bad', job.n - job.ok, 'e', cjson.encode({code = 'worker_lost', detail = 'Chunk ' ..
       chunk .. ' could not be scored, nor could its rows be marked as failed; see the log of the workers.'})})
     finished[#finished + 1] = id
     return
   end
-  if chunk == '' and (tonumber(unit.k) or 0) >= MAX_STRIKES then
+  if chunk == '' and strikes >= MAX_STRIKES then
     finish(id, 'failed', now, {'ok', 0, 'bad', unit.n, 'e', cjson.encode({code = 'worker_lost',
       detail = 'Scoring this job alone ended its worker ' .. MAX_STRIKES .. ' times; it was given up. ' ..
       'Retry puts it back as a new job.'})}, true)

@@ -243,9 +243,28 @@ def test_deleted_file_job_leaves_nothing(start_api: StartApi, state: str) -> Non
     assert store.read_queue("files:line:1").outstanding_rows == 0
 
 
-def test_result_whose_files_are_gone_is_gone(api: ApiUnderTest) -> None:
+@pytest.mark.parametrize("left", ["nothing", "no parts", "not all parts"])
+@pytest.mark.parametrize("path", ["result", "errors"])
+def test_result_whose_files_are_gone_is_gone(start_api: StartApi, left: str, path: str) -> None:
     """Between the removal of files and of the record a caller is told that the job is gone, not that we failed."""
-    job_id = api.submit_file(make_line_csv(5), "line")
+    api = start_api(chunk_rows=10)
+    job_id = api.submit_file(make_line_csv(25).replace(b",1,", b",x,").replace(b",21,", b",x,"), "line")
     api.score()
+    parts = api.settings.file_store / "jobs" / job_id / "parts"
+    assert api.http.get(f"/v1/jobs/{job_id}/{path}").status_code == 200
+    if left == "nothing":
+        api.service.files.remove(job_id)
+    for part in parts.glob("0000002-*" if left == "not all parts" else "*"):
+        part.unlink()
+    assert_problem(api.http.get(f"/v1/jobs/{job_id}/{path}"), 410, "job_gone")
+
+
+@pytest.mark.parametrize("path", ["result", "errors"])
+def test_large_rows_result_whose_file_is_gone_is_gone(start_api: StartApi, path: str) -> None:
+    """The same holds for a rows job whose result was too large for Redis."""
+    api = start_api(inline_bytes=100)
+    job_id = api.submit_rows(IRIS_ROWS * 20)
+    api.score()
+    assert api.http.get(f"/v1/jobs/{job_id}/{path}").status_code == 200
     api.service.files.remove(job_id)
-    assert_problem(api.http.get(f"/v1/jobs/{job_id}/result"), 410, "job_gone")
+    assert_problem(api.http.get(f"/v1/jobs/{job_id}/{path}"), 410, "job_gone")

@@ -82,7 +82,7 @@ def measure(act: Callable[[], Any]) -> tuple[Any, float]:
 
 def read_job(api: ApiUnderTest, job_id: str) -> Job:
     """Read a job that must exist."""
-    job = api.service.store.read_job(job_id)
+    job: Job | None = api.service.store.read_job(job_id)
     assert job is not None
     return job
 
@@ -91,7 +91,7 @@ def assert_scored_once(api: ApiUnderTest, job_id: str) -> None:
     """Check that a job has its one right result, and that nothing is left of it in the queue."""
     assert api.http.get(f"/v1/jobs/{job_id}/result").get_json()["predictions"] == pytest.approx(LINE_ANSWERS)
     state = api.service.store.read_queue(QUEUE)
-    assert (state.outstanding_rows, state.count("finished:succeeded")) == (0, 1)
+    assert (state.outstanding_rows, state.count("finished:succeeded")) == (0, len(list_ids(api)))
 
 
 @pytest.mark.parametrize("after_bytes", [0, 5])
@@ -162,6 +162,8 @@ def test_a_commit_whose_answer_is_cut_off_stands(
 ) -> None:
     """Redis committed and the worker does not know: the result stands, and nobody scores the job again."""
     worker = make_worker(proxy.url)
+    api.submit_rows(LINE_ROWS, "line")
+    worker.score_rows(QUEUE)  # from here on Redis has the scripts
     job_id = api.submit_rows(LINE_ROWS, "line")
     proxy.cut_answer(COMMIT)
 
@@ -198,10 +200,33 @@ def test_a_claim_whose_answer_is_cut_off_is_given_to_others(
     assert_scored_once(api, job_id)
 
 
+def test_outages_are_no_strikes(
+    api: ApiUnderTest, proxy: Proxy, make_worker: Callable[..., WorkerProcess], sweep: Sweep, wait_until: WaitUntil
+) -> None:
+    """However often a job is lost because Redis was away, while tried alone too, it is scored and no dead letter."""
+    worker = make_worker(proxy.url)
+    worker.score_rows(QUEUE)
+    job_id = api.submit_rows(LINE_ROWS, "line")
+
+    def take_back() -> bool:
+        sweep.run_once()
+        return read_job(api, job_id).status == Status.QUEUED
+
+    for _ in range(5):
+        proxy.cut_answer(*CLAIM)
+        with pytest.raises(redis.ConnectionError):
+            worker.score_rows(QUEUE)
+        wait_until(take_back, 10, "the job to be taken back")
+    worker.score_rows(QUEUE)
+
+    assert read_job(api, job_id).attempts == 6
+    assert_scored_once(api, job_id)
+
+
 def test_a_late_commit_of_a_worker_that_was_cut_off_is_refused(
     api: ApiUnderTest, proxy: Proxy, make_worker: Callable[..., WorkerProcess], sweep: Sweep, wait_until: WaitUntil
 ) -> None:
-    """Half-open past its lease: another worker scores the job, and the first one's commit, coming late, changes nothing."""
+    """Half-open past its lease: another worker scores the job, and the late commit of the first changes nothing."""
     slow, quick = make_worker(proxy.url), make_worker()
     job_id = api.submit_rows(LINE_ROWS, "line")
     proxy.hang_at(COMMIT)

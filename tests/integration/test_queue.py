@@ -282,6 +282,22 @@ def test_expiry_at_a_claim_is_told(store: JobStore, submit: Submit, client: redi
     assert message["data"].decode() == job_id
 
 
+def test_deadline_counts_again_for_what_is_taken_back(store: JobStore, submit: Submit, client: redis.Redis) -> None:
+    """A running job is past waiting; when its process is lost it waits again, and its deadline ends it."""
+    job_id = submit()
+    claim(store)
+    client.hset(f"sq:job:{job_id}", "d", 1)
+    client.zadd("sq:deadlines", {job_id: 1})
+    store.expire_jobs(10)
+    assert read_status(store, job_id) == Status.RUNNING
+
+    lose(store)
+    store.expire_jobs(10)
+
+    assert read_status(store, job_id) == Status.EXPIRED
+    assert_empty(store)
+
+
 def test_canceled_job_refuses_the_late_commit(store: JobStore, submit: Submit) -> None:
     """Cancel is at once, also of a job that is being scored; its result is refused."""
     job_id = submit()

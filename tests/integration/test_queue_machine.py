@@ -20,15 +20,13 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from shared.jobs import PRIORITIES, STREAMS, Document, Status
 from shared.store import Claim, JobStore, LedgerEntry, RowsOutcome, Submission
 from tests.leaks import find_leaks
-from tests.queue_model import OFFERED, QUEUES, ModelJob, QueueModel, Unit
+from tests.queue_model import OFFERED, QUEUES, ModelJob, QueueModel
 
 TENANT = "tests"
 DOCUMENT = Document(model="iris", version=1, model_sha256="0" * 64)
 OWNERS = ("first", "second")
-RUN = settings(max_examples=60, stateful_step_count=40, deadline=None)
+RUN = settings(max_examples=120, stateful_step_count=25, deadline=None)
 Request = tuple[str, str, tuple[int, ...]]
-#: Id, chunk and owner.
-Entry = tuple[str, int | None, str | None]
 Held = tuple[str, Claim]
 
 
@@ -60,12 +58,12 @@ class QueueMachine(RuleBasedStateMachine):
     @initialize(target=jobs, requests=st.lists(requests, min_size=2, max_size=6))
     def begin(self, requests: list[Request]) -> Any:
         """Some jobs are there from the start."""
-        return multiple(*(self._submit(*request) for request in requests))
+        return multiple(*(self.submit(request) for request in requests))
 
     @rule(target=jobs, request=requests)
     def submit(self, request: Request) -> str:
         """A job comes."""
-        return self._submit(*request)
+        return self._send(ModelJob(f"job_{next(self.numbers):04}", *request))
 
     @rule(job_id=jobs)
     def repeat_submission(self, job_id: str) -> None:
@@ -116,6 +114,16 @@ class QueueMachine(RuleBasedStateMachine):
             self.sweep()
         return multiple(*claimed)
 
+    @rule(target=claims, kind=kinds, owner=owners, other=owners)
+    def oversleep(self, kind: str, owner: str, other: str) -> Any:
+        """A process is stopped for longer than its lease; another takes its work; then it goes on, and commits."""
+        mine = self._claim(kind, owner, 8)
+        self.fall_silent(owner)
+        self.sweep()
+        theirs = self._claim(kind, other, 8)
+        self.wake_up(owner)
+        return multiple(*mine, *theirs)
+
     @rule(first=claims, others=st.lists(claims, max_size=3), failed=st.integers(0, 4))
     def commit(self, first: Held, others: list[Held], failed: int) -> None:
         """A process commits some of all that it ever claimed: in time, late or twice."""
@@ -123,7 +131,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(owner=owners)
     def wake_up(self, owner: str) -> None:
-        """A process that was stopped goes on: it commits whatever it claimed since its start, the oldest first."""
+        """A process that was stopped goes on: it commits all that it ever claimed, the oldest first."""
         self._commit([held for held in self.claimed if held[0] == owner], 0)
 
     @rule(owner=owners)
@@ -215,8 +223,7 @@ class QueueMachine(RuleBasedStateMachine):
             units = self.model.list_units(queue)
             for stream, entries in zip(STREAMS, self._read_streams(queue), strict=True):
                 assert entries == [(unit.job.id, unit.chunk, unit.owner) for unit in units if unit.stream == stream]
-            state = self.store.read_queue(queue)
-            counts = self.model.count(queue)
+            state, counts = self.store.read_queue(queue), self.model.count(queue)
             assert {name: state.count(name) for name in counts} == counts
 
     def _check_indexes(self) -> None:
@@ -233,21 +240,16 @@ class QueueMachine(RuleBasedStateMachine):
         assert sorted(self._read_told()) == sorted(self.model.told)
         self.model.told.clear()
 
-    # How it is done
-
-    def _submit(self, kind: str, priority: str, chunks: tuple[int, ...]) -> str:
-        job = ModelJob(f"job_{next(self.numbers):04}", kind, priority, chunks)
-        self._send(job)
-        self.model.submit(job)
-        return job.id
-
-    def _send(self, job: ModelJob) -> None:
+    def _send(self, job: ModelJob) -> str:
         submission = Submission(
             id=job.id, kind=job.kind, tenant=TENANT, queue=job.queue, priority=job.priority, rows=sum(job.chunks),
             chunk_rows=job.chunks, payload=job.id.encode(), document=DOCUMENT,
             deadline_seconds=600, retention_seconds=600,
         )  # fmt: skip
         self.store.submit(submission, max_queue_rows=10**6, chunks_offered=OFFERED)
+        if job.id not in self.model.jobs:
+            self.model.submit(job)
+        return job.id
 
     def _claim(self, kind: str, owner: str, max_rows: int) -> list[Held]:
         queue, is_file = QUEUES[kind], kind == "file"
@@ -261,13 +263,10 @@ class QueueMachine(RuleBasedStateMachine):
         waiting = {(unit.job.id, unit.chunk): unit for unit in self.model.list_waiting(queue)}
         taken = [waiting[claim.id, claim.chunk] for claim in claimed.units]
         for unit, claim in zip(taken, claimed.units, strict=True):
-            assert not unit.job.is_overdue
             assert (claim.attempt, claim.strikes, claim.rows) == (unit.attempt + 1, unit.strikes, unit.rows)
             assert claim.payload == (b"" if is_file else claim.id.encode())
         self._expire_at_claim(queue)
-        for unit in taken:
-            self.model.claim(unit, owner)
-        self._check_extent(taken, self.model.list_waiting(queue), 1 if is_file else max_rows)
+        self.model.claim(queue, owner, taken, 1 if is_file else max_rows)
         assert claimed.more_waits == bool(self.model.list_waiting(queue))
         held = [(owner, claim) for claim in claimed.units]
         self.claimed += held
@@ -278,18 +277,6 @@ class QueueMachine(RuleBasedStateMachine):
         overdue = [job for job in self.model.jobs.values() if job.queue == queue and job.is_overdue]
         records = self.store.read_jobs([job.id for job in overdue])
         self.model.expire([job for job, record in zip(overdue, records, strict=True) if record and record.finished])
-
-    def _check_extent(self, taken: list[Unit], left: list[Unit], max_rows: int) -> None:
-        """A claim takes the oldest of each stream until it is full; what was on trial it takes alone."""
-        for unit, other in itertools.product(taken, left):
-            assert unit.stream != other.stream or unit.place < other.place
-        if not taken:
-            assert not left
-        elif any(unit.stream == "trial" for unit in taken):
-            assert len(taken) == 1
-        else:
-            assert sum(unit.rows for unit in taken[:-1]) < max_rows
-            assert sum(unit.rows for unit in taken) >= max_rows or all(unit.stream == "trial" for unit in left)
 
     def _commit(self, batch: list[Held], failed: int) -> None:
         outcomes, expected = [], []
@@ -333,8 +320,8 @@ class QueueMachine(RuleBasedStateMachine):
         for queue, stream in itertools.product(self.store.list_queues(), STREAMS):
             assert self.client.xinfo_consumers(f"sq:stream:{queue}:{stream}", "workers") == []
 
-    def _read_streams(self, queue: str) -> Iterator[list[Entry]]:
-        """Yield for each stream what its entries name, the oldest first."""
+    def _read_streams(self, queue: str) -> Iterator[list[tuple[str, int | None, str | None]]]:
+        """Yield for each stream id, chunk and owner of its entries, the oldest first."""
         with self.client.pipeline(transaction=False) as pipe:
             for stream in STREAMS:
                 pipe.xrange(f"sq:stream:{queue}:{stream}")

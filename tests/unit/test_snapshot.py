@@ -12,8 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from scorequeue.append_only import FOLDER, MANIFEST, has_lost_manifest
+from scorequeue.cli import app
 from scorequeue.data_folder import DataFolder, Stores
 from scorequeue.snapshot import SnapshotError, restore_data, save_data
 
@@ -327,3 +329,20 @@ def test_data_without_a_manifest_is_noticed(folder: DataFolder) -> None:
     assert has_lost_manifest(folder.redis)
     (folder.redis / FOLDER / INCREMENT).unlink()
     assert not has_lost_manifest(folder.redis)
+
+
+def test_commands_print_one_line_and_exit_as_all_do(folder: DataFolder, tmp_path: Path) -> None:
+    """`backup` and `restore` say what they did; a refusal is a line on standard error and exit code 2."""
+    out = tmp_path / "out.tar"
+
+    saved = CliRunner().invoke(app, ["backup", str(out), "--data", str(folder.root)])
+    restored = CliRunner().invoke(app, ["restore", str(out), "--data", str(tmp_path / "new")])
+    refused = CliRunner().invoke(app, ["restore", str(out), "--data", str(tmp_path / "new")])
+
+    assert (saved.exit_code, restored.exit_code, refused.exit_code) == (0, 0, 2)
+    assert saved.stdout == f"saved 5 files, {5 + 8 + len(ENTRIES) + 7 + 2:,} bytes: {out}\n"
+    assert re.fullmatch(
+        rf"restored 5 files, \d+ bytes, saved .*Z: {re.escape(str(tmp_path / 'new'))}\n", restored.stdout
+    )
+    assert refused.stdout == ""
+    assert refused.stderr.startswith(f"scorequeue restore: {tmp_path / 'new'} is not empty")
