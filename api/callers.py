@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import ipaddress
 import time
+from urllib.parse import urlsplit
 
 import limits
 import limits.storage
@@ -19,6 +20,8 @@ from shared.settings import InvalidSettings
 #: The tenant of everybody when no key is configured.
 DEFAULT_TENANT = "default"
 #: Probes come without a key, and tell nothing that a stranger may not know.
+#: By these a proxy tells that it asks for somebody else.
+_PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
 _OPEN_PATHS = frozenset({"/health", "/ready"})
 
 
@@ -134,7 +137,7 @@ def get_tenant() -> str:
 
 def _identify(keys: KeyRing) -> str:
     if not keys:
-        if not _is_loopback(request.remote_addr):
+        if not _comes_from_here():
             raise ServiceError(
                 "forbidden",
                 "No API key is configured, so only callers on this machine are served; set SCOREQUEUE_API_KEYS.",
@@ -147,8 +150,21 @@ def _identify(keys: KeyRing) -> str:
     return tenant
 
 
-def _is_loopback(address: str | None) -> bool:
+def _comes_from_here() -> bool:
+    """Tell whether the caller is a program on this machine: no proxy for others, and no page of another site."""
+    if any(name in request.headers for name in _PROXY_HEADERS):
+        return False
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        return False
+    # A page whose name was bound to this address (DNS rebinding) still says that name as the host.
+    hosts = [request.remote_addr, urlsplit(f"//{request.host}").hostname]
+    if origin := request.headers.get("Origin"):
+        hosts.append(urlsplit(origin).hostname)
+    return all(_is_loopback(host) for host in hosts)
+
+
+def _is_loopback(host: str | None) -> bool:
     try:
-        return address is None or ipaddress.ip_address(address).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:
         return False

@@ -58,10 +58,11 @@ def predict_batch() -> Response:
 
 
 def _score(service: Service, *, single: bool) -> dict[str, Any]:
-    features = _read_features(service)
+    body = _read_json_body(service)
+    features = _pick_features(load_json(body))
     manifest = resolve_model(service, request.args.get("model", ""))
     matrix = _check_features(features, manifest, service.settings.max_job_rows if not single else None)
-    submitted = submit_rows(service, get_tenant(), manifest, matrix, Options())
+    submitted = submit_rows(service, get_tenant(), manifest, matrix, Options(), body)
     job = await_job(service, submitted, WAIT_SECONDS)
     if job is None:
         service.store.cancel(submitted.id, get_tenant())
@@ -79,10 +80,14 @@ def _score(service: Service, *, single: bool) -> dict[str, Any]:
     return decoded
 
 
-def _read_features(service: Service) -> Any:
+def _read_json_body(service: Service) -> bytes:
     if request.mimetype != "application/json":
         raise ServiceError("unsupported_media_type", 'Send JSON: {"features": [...]} as application/json.')
-    document = load_json(read_body(service.settings.max_body_bytes))
+    with service.receiving():
+        return read_body(service.settings.max_body_bytes)
+
+
+def _pick_features(document: Any) -> Any:
     if not isinstance(document, dict) or "features" not in document:
         raise ServiceError("invalid_parameter", 'Expected an object with "features".')
     return document["features"]

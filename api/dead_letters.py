@@ -30,6 +30,7 @@ def list_dead_letters() -> Response:
 def retry(job_id: str) -> Response:
     """Put a dead letter back as a new job, with the same rows and the same model version."""
     service = get_service()
+    service.admission.check_rows()
     job = find_job(service, job_id)
     if request.content_length:
         raise ServiceError("invalid_parameter", "A dead letter is put back as it was: send no body.")

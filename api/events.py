@@ -37,6 +37,8 @@ def stream_events(job_id: str) -> Response:
     service = get_service()
     job = find_job(service, job_id)
     last = request.headers.get("Last-Event-ID", "")
+    if job.status.is_terminal and last == _identify_state(job):
+        return Response(status=204)  # there is no more to tell: by this a browser stops coming back
     stack = contextlib.ExitStack()
     changed = stack.enter_context(service.waiters.expect(job.id, moves=True))
     if changed is None:
@@ -66,9 +68,13 @@ def _generate(service: Service, job: Job, tenant: str, changed: threading.Event,
         latest = service.store.read_job(job.id, tenant)
 
 
+def _identify_state(job: Job) -> str:
+    return f"{job.status}-{job.attempts}-{job.succeeded}-{job.failed}"
+
+
 def _make_event(service: Service, job: Job, last: str) -> tuple[bytes, str]:
     """Return what is new since the event `last`, and its id."""
-    identity = f"{job.status}-{job.attempts}-{job.succeeded}-{job.failed}"
+    identity = _identify_state(job)
     if identity == last:
         return b"", last
     kind = "done" if job.status.is_terminal else "progress" if last.startswith(f"{job.status}-") else "status"

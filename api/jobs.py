@@ -130,8 +130,9 @@ def remove(job_id: str) -> Response:
     """Remove a job with its input and result; a commit that comes later is refused."""
     service = get_service()
     find_job(service, job_id)
-    service.files.remove(job_id)
+    # First the record: a worker that reads it must find its files. The sweep takes what a crash leaves between.
     service.store.remove(job_id)
+    service.files.remove(job_id)
     return Response(status=204)
 
 
@@ -169,7 +170,8 @@ def await_job(service: Service, job: Job, seconds: float) -> Job | None:
 
 
 def _submit_rows(service: Service) -> Response:
-    body = read_body(service.settings.max_body_bytes)
+    with service.receiving():
+        body = read_body(service.settings.max_body_bytes)
     wanted = _read_request(service, body)
     manifest = service.registry.resolve(wanted.model)
     matrix = read_rows(wanted.rows, manifest.signature, max_rows=service.settings.max_job_rows)

@@ -120,9 +120,10 @@ def _answer_service_error(error: ServiceError) -> Response:
 
 
 def _answer_redis_error(error: redis.RedisError) -> Response:
+    if isinstance(error, redis.exceptions.OutOfMemoryError) or str(error).startswith("MISCONF"):
+        logger.error("Redis takes no more", error=str(error))
+        return answer_problem("overloaded", "The job store takes no more for now.", retry_after=5)
     if isinstance(error, redis.ResponseError):
-        if str(error).startswith(("OOM", "MISCONF")):
-            return answer_problem("overloaded", "The job store takes no more for now.", retry_after=5)
         return _answer_unknown_error(error)
     logger.error("Redis does not answer", error=str(error))
     return answer_problem(

@@ -81,8 +81,7 @@ def _make_header(service: Service, job: Job, plan: Plan) -> bytes:
     document = job.document
     delimiter = document.delimiter.encode()
     header = service.files.read_range(job.id, 0, plan.header_bytes)
-    classes = service.registry.manifest(document.model, document.version).signature.classes
-    return output_header(header, parse_header(header, delimiter), classes, delimiter, document.column_prefix)
+    return output_header(header, parse_header(header, delimiter), document.classes, delimiter, document.column_prefix)
 
 
 def _read_range(total: int, etag: str) -> tuple[int, int]:

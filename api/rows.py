@@ -19,7 +19,6 @@ _SHOWN_CHARACTERS = 40
 
 _LISTS = msgspec.json.Decoder(list[list[float]])
 _OBJECTS = msgspec.json.Decoder(list[dict[str, float]])
-_ANYTHING = msgspec.json.Decoder(Any)
 
 
 def read_rows(text: bytes | msgspec.Raw, signature: Signature, *, max_rows: int, pointer: str = "#/rows") -> Matrix:

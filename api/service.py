@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -14,6 +17,7 @@ from api.admission import Admission
 from api.waiting import Waiters
 from shared import metrics
 from shared.connection import connect
+from shared.errors import ServiceError
 from shared.filestore import FileStore
 from shared.registry import Registry
 from shared.settings import Settings
@@ -25,6 +29,7 @@ blueprint = Blueprint("service", __name__)
 
 #: A wake-up is not worth more of a caller's time; the sweep repeats it.
 _PUBLISH_TIMEOUT_SECONDS = 0.5
+_RECEIVE_TIMEOUT_SECONDS = 1.0
 
 
 class Service:
@@ -43,6 +48,7 @@ class Service:
         self.publisher = WakeupPublisher(make_celery(settings, socket_timeout=_PUBLISH_TIMEOUT_SECONDS))
         folders = [folder for folder in (settings.file_store, settings.redis_folder) if folder is not None]
         self.admission = Admission(self.store.client, folders, settings.min_free_bytes)
+        self._receivers = threading.BoundedSemaphore(settings.receiving_clients)
         self.waiters = Waiters(settings.redis_url, settings.waiting_clients)
 
     def start(self) -> None:
@@ -50,6 +56,22 @@ class Service:
         self.waiters.start()
         name = f"api@{socket.gethostname()}:{os.getpid()}"
         Sweep(JobStore(connect(self.settings.redis_url)), self.files, self.publisher, name).start()
+
+    @contextlib.contextmanager
+    def receiving(self) -> Iterator[None]:
+        """Read a body in this block; slow ones take some threads of the process and never all.
+
+        Raises
+        ------
+        ServiceError
+            ``overloaded``: too many bodies come in already, and none was whole within a second.
+        """
+        if not self._receivers.acquire(timeout=_RECEIVE_TIMEOUT_SECONDS):
+            raise ServiceError("overloaded", "Too many bodies are coming in at once; try again.", retry_after=1)
+        try:
+            yield
+        finally:
+            self._receivers.release()
 
 
 def get_service() -> Service:

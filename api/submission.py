@@ -49,7 +49,7 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def submit_rows(
-    service: Service, tenant: str, manifest: Manifest, matrix: Matrix, options: Options, body: bytes = b""
+    service: Service, tenant: str, manifest: Manifest, matrix: Matrix, options: Options, body: bytes
 ) -> Job:
     """Submit a rows job.
 
@@ -88,7 +88,7 @@ def submit_rows(
             document=make_document(manifest, options),
             payload=keep_payload(service, job_id, encode_matrix(matrix)),
             idempotency_key=read_idempotency_key(),
-            fingerprint=hashlib.blake2b(body, digest_size=16).hexdigest(),
+            fingerprint=take_fingerprint(body),
         ),
     )
 
@@ -170,6 +170,11 @@ def read_idempotency_key() -> str:
     if text and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
         raise ServiceError("invalid_parameter", "Idempotency-Key: expected 1 to 255 printable ASCII characters.")
     return key
+
+
+def take_fingerprint(body: bytes) -> str:
+    """Return a digest of all that a repetition under the same idempotency key must equal."""
+    return hashlib.blake2b(b"%b\n%b" % (request.full_path.encode(), body), digest_size=16).hexdigest()
 
 
 def _describe_new(submission: Submission, created: int) -> Job:

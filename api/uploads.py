@@ -54,11 +54,12 @@ def submit_file(service: Service, tenant: str) -> Job:
             "length_required", "Send Content-Length or Content-Digest: without them a cut-off upload looks complete."
         )
     service.admission.check_file()
-    upload = service.files.begin_upload()
-    try:
-        return _receive(service, tenant, upload)
-    finally:
-        upload.discard()
+    with service.receiving():
+        upload = service.files.begin_upload()
+        try:
+            return _receive(service, tenant, upload)
+        finally:
+            upload.discard()
 
 
 def _receive(service: Service, tenant: str, upload: Upload) -> Job:
@@ -101,6 +102,7 @@ def _receive(service: Service, tenant: str, upload: Upload) -> Job:
             delimiter=options.delimiter,
             column_prefix=options.column_prefix,
             filename=filename,
+            classes=manifest.signature.classes,
         ),
         chunk_rows=tuple(chunk.rows for chunk in plan.chunks),
         idempotency_key=idempotency_key,

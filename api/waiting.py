@@ -6,8 +6,6 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-import redis
-
 from shared.connection import connect
 from shared.logs import get_logger
 
@@ -80,7 +78,7 @@ class Waiters:
         while not self._stop.is_set():
             try:
                 self._listen()
-            except redis.RedisError as error:
+            except Exception as error:  # noqa: BLE001 - without this thread every waiting request would poll
                 logger.warning("not told of finished jobs for now; who waits looks for itself", error=str(error))
                 self._stop.wait(0.5)
 

@@ -89,10 +89,16 @@ def choose_socket(data: Path) -> Path:
     return path
 
 
+def get_broker_socket(unix_socket: Path) -> Path:
+    """Return the path of the socket for wake-ups, beside the one for jobs."""
+    return unix_socket.with_name("wake.sock")
+
+
 def remove_socket(unix_socket: Path, data: Path) -> None:
-    """Remove what a stopped server leaves outside its data folder: a killed one its socket, and the folder."""
+    """Remove what stopped servers leave outside their data folder: killed ones their sockets, and the folder."""
     if unix_socket.parent != data / "run":
         unix_socket.unlink(missing_ok=True)
+        get_broker_socket(unix_socket).unlink(missing_ok=True)
         # Not empty: not only ours after all.
         with contextlib.suppress(OSError):
             unix_socket.parent.rmdir()
@@ -130,6 +136,31 @@ def write_config(path: Path, data: Path, unix_socket: Path) -> None:
         "hash-max-listpack-value 2048",
         "hash-max-listpack-entries 128",
         # The title would overwrite the environment, by which a later start recognises a survivor.
+        "set-proc-title no",
+    ]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_broker_config(path: Path, run: Path, unix_socket: Path) -> None:
+    """Write the configuration of the server for wake-ups: they are hints, so it keeps nothing and waits for no disk.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    run : Path
+        A folder to run in; nothing is written there.
+    unix_socket : Path
+        Where it listens, and nowhere else.
+    """
+    lines = [
+        "port 0",
+        f"unixsocket {_quote(unix_socket)}",
+        "unixsocketperm 700",
+        f"dir {_quote(run)}",
+        "daemonize no",
+        "appendonly no",
+        'save ""',
         "set-proc-title no",
     ]
     path.write_text("\n".join(lines) + "\n")

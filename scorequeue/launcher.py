@@ -13,7 +13,14 @@ from pathlib import Path
 
 from scorequeue.append_only import has_lost_manifest
 from scorequeue.data_folder import DataFolder, DataFolderError, Stores
-from scorequeue.embedded_redis import Answer, EmbeddedRedisError, choose_socket, ping, remove_socket
+from scorequeue.embedded_redis import (
+    Answer,
+    EmbeddedRedisError,
+    choose_socket,
+    get_broker_socket,
+    ping,
+    remove_socket,
+)
 from scorequeue.launch_options import (
     LaunchError,
     LaunchOptions,
@@ -28,6 +35,7 @@ from scorequeue.redis_log import RedisLog
 from scorequeue.service_processes import (
     MARKER,
     list_service_processes,
+    make_broker_process,
     make_environment,
     make_redis_process,
     make_training_process,
@@ -193,6 +201,7 @@ class _Launch:
         self._terminal.say("starting Redis")
         redis = make_redis_process(self._folder, self._environment, unix_socket)
         self._supervisor.start(redis, self._redis_log)
+        self._supervisor.start(make_broker_process(self._folder, self._environment, get_broker_socket(unix_socket)))
         self._wait_until_ready(lambda: _find_redis_lack(unix_socket, {Answer.NOTHING}), READY_SECONDS)
         self._wait_until_ready(lambda: _find_redis_lack(unix_socket, {Answer.NOTHING, Answer.LOADING}), LOADING_SECONDS)
         self._say_repair()

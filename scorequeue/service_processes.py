@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from scorequeue.data_folder import DataFolder, Stores
-from scorequeue.embedded_redis import find_binary, write_config
+from scorequeue.embedded_redis import find_binary, get_broker_socket, write_broker_config, write_config
 from scorequeue.launch_options import LaunchOptions
 from scorequeue.supervisor import ProcessSpec
 
@@ -32,6 +32,8 @@ def make_environment(folder: DataFolder, environ: Mapping[str, str], redis_url: 
     if not stores.has_own_redis:
         # Its disk is this one: the API can refuse jobs before it is full.
         environment.setdefault("SCOREQUEUE_REDIS_FOLDER", str(folder.redis))
+        broker = get_broker_socket(Path(redis_url.removeprefix("unix://")))
+        environment.setdefault("SCOREQUEUE_BROKER_URL", f"unix://{broker}")
     search = [os.path.abspath(entry) for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     root = Path(__file__).resolve().parents[1]
     if root.name not in {"site-packages", "dist-packages"}:
@@ -115,6 +117,21 @@ def make_redis_process(folder: DataFolder, environment: dict[str, str], unix_soc
         folder.run,
         stop_stage=3,
         stop_seconds=30.0,
+    )
+
+
+def make_broker_process(folder: DataFolder, environment: dict[str, str], unix_socket: Path) -> ProcessSpec:
+    """Write the configuration of the server for wake-ups and describe its process."""
+    config = folder.run / "broker.conf"
+    write_broker_config(config, folder.run, unix_socket)
+    return ProcessSpec(
+        "broker",
+        (str(find_binary()), str(config)),
+        folder.logs / "broker.log",
+        environment,
+        folder.run,
+        stop_stage=3,
+        stop_seconds=5.0,
     )
 
 

@@ -53,8 +53,10 @@ class Upload:
 
     def discard(self) -> None:
         """Forget the upload; nothing happens if it was kept."""
-        self.file.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            self.file.close()  # on a full disk it cannot write what it still holds
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class FileStore:
@@ -147,7 +149,9 @@ class FileStore:
 
     def remove(self, job_id: str) -> None:
         """Remove all files of a job; nothing happens if there are none."""
-        shutil.rmtree(self._jobs / job_id, ignore_errors=True)
+        folder = self._jobs / job_id
+        if folder.is_dir():  # most jobs have none, and the sweep removes thousands a second
+            shutil.rmtree(folder, ignore_errors=True)
 
     def list_jobs(self) -> list[str]:
         """Return the ids of the jobs that have files."""

@@ -46,6 +46,11 @@ def is_issued(job_id: str, key: bytes, tenant: str) -> bool:
     return hmac.compare_digest(mark.encode(), _authenticate(key, tenant, stem).encode())
 
 
+def looks_like_id(text: str) -> bool:
+    """Tell whether a text has the form of an id, whoever made it."""
+    return len(text) == _LENGTH and text.startswith(PREFIX) and set(text[len(PREFIX) :]) <= set(_ALPHABET)
+
+
 def created_at_ms(job_id: str) -> int:
     """Return the Unix time in milliseconds that an issued id carries."""
     value = 0

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from shared.signature import Label
+
 
 class Status(StrEnum):
     """The states of a job; the last five are terminal and never change."""
@@ -61,6 +63,7 @@ class Document(msgspec.Struct, kw_only=True, omit_defaults=True):
     delimiter: str = ","
     column_prefix: str = ""
     filename: str = ""
+    classes: tuple[Label, ...] | None = None
 
 
 class Job(msgspec.Struct, kw_only=True):

@@ -148,6 +148,7 @@ def _describe_queues(states: list[QueueState]) -> list[Metric]:
         "scorequeue_redeliveries", "Claims taken back from lost processes.", labels=labels
     )
     dead = CounterMetricFamily("scorequeue_dead_letters", "Jobs given up after three strikes.", labels=labels)
+    strikes = CounterMetricFamily("scorequeue_strikes", "Attempts, alone, that ended their process.", labels=labels)
     for state in states:
         kind, model, version = parse_queue(state.queue)
         values = [kind, model, str(version)]
@@ -162,7 +163,8 @@ def _describe_queues(states: list[QueueState]) -> list[Metric]:
                 finished.add_metric([*values, status.value], state.count(f"finished:{status.value}"))
         redelivered.add_metric(values, state.count("redelivered"))
         dead.add_metric(values, state.count("dead_letters"))
-    return [depth, rows, age, outstanding, submitted, finished, redelivered, dead]
+        strikes.add_metric(values, state.count("strikes"))
+    return [depth, rows, age, outstanding, submitted, finished, redelivered, dead, strikes]
 
 
 def _describe_workers(workers: dict[str, dict[str, object]], ages: dict[str, float]) -> list[Metric]:

@@ -91,6 +91,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     file_retention_seconds: int = 24 * 3600
     #: Requests of one API process that may wait at a time (``Prefer: wait``): half its threads.
     waiting_clients: int = 16
+    #: Bodies that one API process reads at a time: a slow one holds a thread, and some must be left.
+    receiving_clients: int = 12
     #: Seconds a request may wait at most.
     max_wait_seconds: float = 60.0
     #: Port on which a worker host serves its own metrics; 0: it does not.

@@ -105,6 +105,8 @@ class Claim(msgspec.Struct, frozen=True):
     created: int
     rows: int
     payload: bytes
+    #: Where it waited: a priority, or ``trial``.
+    stream: str
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -371,9 +373,13 @@ class JobStore:
         reply: bytes = self._scripts.run("cancel", job_id, tenant)
         return reply.decode()
 
-    def remove(self, job_id: str) -> bool:
-        """Forget a job's record, whatever its state."""
-        return bool(self._scripts.run("remove", job_id))
+    def remove(self, *job_ids: str) -> int:
+        """Forget the records of jobs, whatever their state; return how many there were."""
+        return int(self._scripts.run("remove", *job_ids))
+
+    def fail(self, job_id: str, code: str, detail: str) -> bool:
+        """End a job that can never be scored; False if it has ended, or is gone."""
+        return bool(self._scripts.run("fail", job_id, json.dumps({"code": code, "detail": detail})))
 
     # Queues
 
@@ -388,7 +394,7 @@ class JobStore:
         return QueueState(
             queue,
             {counters[i].decode(): counters[i + 1].decode() for i in range(0, len(counters), 2)},
-            {name.decode(): age for name, age, _ in ages},
+            {name.decode(): age for name, age in ages},
         )
 
     def pause(self, queue: str, *, paused: bool) -> None:
@@ -520,5 +526,7 @@ def _read_job(job_id: str, record: list[bytes | None]) -> Job | None:
 
 
 def _read_claim(unit: list[Any]) -> Claim:
-    job_id, chunk, attempt, strikes, created, rows, payload = unit
-    return Claim(job_id.decode(), int(chunk) if chunk else None, int(attempt), strikes, created, rows, payload)
+    job_id, chunk, attempt, strikes, created, rows, payload, stream = unit
+    return Claim(
+        job_id.decode(), int(chunk) if chunk else None, int(attempt), strikes, created, rows, payload, stream.decode()
+    )

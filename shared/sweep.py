@@ -7,11 +7,12 @@ busy. One process at a time holds the lock, for a second, so that there is one s
 from __future__ import annotations
 
 import threading
+import time
 
 import redis
 
 from shared.filestore import FileStore
-from shared.ids import created_at_ms
+from shared.ids import created_at_ms, looks_like_id
 from shared.logs import get_logger
 from shared.store import JobStore, QueueState
 from shared.wakeups import WakeupPublisher
@@ -72,11 +73,19 @@ class Sweep:
             self._measure_speed(self._store.read_queue(queue), now)
             if self._store.mark_wakeup(queue):
                 self._publisher.publish(queue)
-        for job_id in self._store.list_overdue(now, _MOST_REMOVED):
-            self._files.remove(job_id)  # first the files: a record without them is swept again
-            self._store.remove(job_id)
+        self._remove_overdue(now)
         self._store.forget_workers(now - _FORGET_WORKERS_MS)
         self._remove_orphans(now)
+
+    def _remove_overdue(self, now: int) -> None:
+        """Remove jobs past their retention, for half of the sweep's second at most."""
+        until = time.monotonic() + INTERVAL_SECONDS / 2
+        while job_ids := self._store.list_overdue(now, _MOST_REMOVED):
+            for job_id in job_ids:
+                self._files.remove(job_id)  # first the files: a record without them is swept again
+            self._store.remove(*job_ids)
+            if time.monotonic() > until:
+                return
 
     def _remove_orphans(self, now: int) -> None:
         """Remove files without a job: of processes that died between keeping a file and writing its job down."""
@@ -84,7 +93,11 @@ class Sweep:
             return
         self._orphans_due = now + _ORPHANS_EVERY_MS
         self._files.remove_abandoned_uploads()
-        job_ids = [name for name in self._files.list_jobs() if now - created_at_ms(name) > _ORPHAN_AGE_MS]
+        job_ids = [
+            name
+            for name in self._files.list_jobs()
+            if looks_like_id(name) and now - created_at_ms(name) > _ORPHAN_AGE_MS
+        ]
         for job_id, job in zip(job_ids, self._store.read_jobs(job_ids), strict=True):
             if job is None:
                 logger.warning("removed files without a job", job=job_id)

@@ -40,8 +40,7 @@ def make_celery(settings: Settings, *, socket_timeout: float = 10.0) -> Celery:
     app = Celery("scorequeue", set_as_current=False)
     app.conf.update(
         broker_url=_broker_url(settings.broker_url or settings.redis_url),
-        broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
+        worker_consumer="worker.consumer:QuickConsumer",
         # kombu waits for ever on a dead link otherwise.
         broker_transport_options={
             "socket_timeout": socket_timeout,
@@ -60,6 +59,8 @@ def make_celery(settings: Settings, *, socket_timeout: float = 10.0) -> Celery:
         worker_prefetch_multiplier=1,
         # A model may load for minutes; the default of 4 s kills every recycled child for ever (design, 18).
         worker_proc_alive_timeout=300.0,
+        # Where SIGTERM means a soft shutdown (the images), and for the watchdog's SIGQUIT: running tasks may end.
+        worker_soft_shutdown_timeout=20.0,
         worker_hijack_root_logger=False,
         accept_content=["json"],
         task_serializer="json",

@@ -15,14 +15,13 @@ from shared.filestore import FileStore
 from shared.jobs import Document, parse_queue
 from shared.logs import get_logger
 from shared.records import Plan, parse_header
-from shared.registry import Registry
+from shared.registry import BrokenManifest, Registry, UnknownModel
 from shared.settings import Settings
 from shared.store import Claim, JobStore, LedgerEntry
 from shared.wakeups import WakeupPublisher
-from worker.csv_chunks import ScoredChunk, score_chunk
+from worker.csv_chunks import ChunkMismatch, ScoredChunk, score_chunk
 from worker.lease import Lease
 from worker.models import LoadedModel, ModelNotReady
-from worker.rows import ORDERS
 from worker.scoring import Matrix, Outcome, RowError, score_matrix
 
 #: After this long a task gives way to other queues; a chunk takes about half a second.
@@ -87,7 +86,7 @@ class ChunkScorer:
                 first = False
                 if claim is None:
                     break
-                self._score_unless_deleted(queue, name, version, claim)
+                self._score_or_fail(queue, name, version, claim)
             chunks += 1
             rows += claim.rows
             if time.monotonic() > until:
@@ -110,13 +109,15 @@ class ChunkScorer:
             self._publisher.publish(queue)
         return claimed.units[0] if claimed.units else None
 
-    def _score_unless_deleted(self, queue: str, name: str, version: int, claim: Claim) -> None:
+    def _score_or_fail(self, queue: str, name: str, version: int, claim: Claim) -> None:
+        """Score a chunk; end its job if that can never be done, whoever tries."""
         try:
             self._score(queue, name, version, claim)
-        except FileNotFoundError:
-            if self._store.read_job(claim.id) is not None:
-                raise
-            logger.info("the job of a chunk was deleted while it was scored", job=claim.id, chunk=claim.chunk)
+        except (FileNotFoundError, ChunkMismatch, UnknownModel, BrokenManifest) as error:
+            if self._store.fail(claim.id, "internal_error", "The input or the model of this job is gone or altered."):
+                logger.error("a file can never be scored", job=claim.id, chunk=claim.chunk, error=str(error))
+            else:
+                logger.info("the job of a chunk was deleted while it was scored", job=claim.id, chunk=claim.chunk)
 
     def _score(self, queue: str, name: str, version: int, claim: Claim) -> None:
         job = self._store.read_job(claim.id)
@@ -149,7 +150,8 @@ class ChunkScorer:
         except ModelNotReady as error:
             detail = error.detail
             return lambda matrix: _fail_rows(matrix, "model_error", detail)
-        return lambda matrix: score_matrix(model, matrix, CALL_ROWS, reraise=ORDERS)
+        patience = self._settings.task_seconds / 4
+        return lambda matrix: score_matrix(model, matrix, CALL_ROWS, patience_seconds=patience)
 
     def _score_chunk(self, claim: Claim, document: Document, predict: Callable[[Matrix], Outcome]) -> ScoredChunk:
         assert claim.chunk is not None

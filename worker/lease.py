@@ -54,7 +54,8 @@ class Lease:
         """
         try:
             yield
-        except redis.RedisError:
+        except (redis.ConnectionError, redis.TimeoutError, OSError):
+            # Redis or the file store failed, and the model had no part in it. What Redis refuses, it refuses again.
             self._abandon(excused=True)
             raise
         except BaseException:
@@ -67,7 +68,7 @@ class Lease:
         Parameters
         ----------
         excused : bool
-            Redis failed, not the model: what was tried alone has no strike for it.
+            Redis or the file store failed, not the model: what was tried alone has no strike for it.
         """
         logger.warning("abandoned the claims of this process; the sweep offers them for trial", owner=self.owner)
         with self._lock:
@@ -85,7 +86,10 @@ class Lease:
 
     def _run(self) -> None:
         while not self._stop.wait(self._lease_seconds / 5):
-            self._beat()
+            try:
+                self._beat()
+            except Exception:  # without this thread the process would score on and commit nothing
+                logger.exception("the heartbeat failed; it is tried again")
 
     def _beat(self) -> None:
         with self._lock:

@@ -133,10 +133,6 @@ class ModelCache:
             threadpoolctl.threadpool_limits(1)
         return model
 
-    def loaded(self) -> list[Manifest]:
-        """List the manifests of the models that are warm in this process."""
-        return [model.manifest for model in list(self._models.values())]
-
 
 def load_model(registry: Registry, name: str, version: int) -> LoadedModel:
     """Read, check, load and warm one model version.

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from shared import metrics
 from shared.codec import Matrix, UnknownPayload, decode_matrix
@@ -24,9 +23,6 @@ from worker.scoring import Outcome, score_matrix
 
 #: After this long a task gives way to the other queues, with a wake-up if work is left.
 TURN_SECONDS = 0.1
-
-#: Orders to the process, not failures of the model.
-ORDERS: tuple[type[BaseException], ...] = (SoftTimeLimitExceeded, TimeLimitExceeded)
 
 logger = get_logger(__name__)
 
@@ -135,7 +131,7 @@ class RowsScorer:
         stages["decode"] = time.perf_counter() - began
 
         max_rows = self._batch_rows(model)
-        outcome = score_matrix(model, matrix, max_rows, reraise=ORDERS)
+        outcome = score_matrix(model, matrix, max_rows, patience_seconds=self._settings.task_seconds / 4)
         stages["predict"] = outcome.predict_seconds
 
         began = time.perf_counter()
@@ -159,6 +155,8 @@ class RowsScorer:
                 matrix = decode_matrix(self._files.fetch(unit.id, unit.payload))
                 if matrix.shape != (unit.rows, columns):
                     raise UnknownPayload(f"{matrix.shape} instead of {(unit.rows, columns)}")
+            except FileNotFoundError:
+                self._refuse([unit], "internal_error", "The rows of this job are gone.")  # it was deleted, surely
             except UnknownPayload as error:
                 logger.error(
                     "a payload cannot be read; is an older release still running?",
@@ -249,7 +247,7 @@ def _count(
 ) -> None:
     labels = (name, str(version))
     rows = len(outcome)
-    reason = "trial" if units[0].strikes else "full" if rows >= max_rows else "drained"
+    reason = "trial" if units[0].stream == "trial" else "full" if rows >= max_rows else "drained"
     metrics.BATCHES.labels(*labels, reason).inc(outcome.calls)
     metrics.BATCH_ROWS.labels(*labels).observe(rows)
     metrics.BATCH_JOBS.labels(*labels).observe(len(units))

@@ -6,6 +6,7 @@ the guilty rows are left.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,14 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float64]
-
-
-class JobRows(NamedTuple):
-    """The rows that one job brings into a micro-batch."""
-
-    job_id: str
-    #: Shape (n_rows, n_columns), columns in the signature's order.
-    matrix: Matrix
 
 
 class RowError(NamedTuple):
@@ -109,14 +102,13 @@ def score_matrix(
     matrix: Matrix,
     max_rows: int,
     *,
-    reraise: tuple[type[BaseException], ...] = (),
+    patience_seconds: float = math.inf,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Outcome:
     """Score rows in as few model calls as the row limit allows, and pin failures to their rows.
 
     A call that raises, runs out of memory or gives an answer of the wrong shape is repeated with each half
-    of its rows, down to single rows. If all of n rows fail that takes 2n - 1 calls, so whoever calls must
-    bound the time.
+    of its rows, down to single rows. If all of n rows fail that takes 2n - 1 calls, so there is a bound.
 
     Parameters
     ----------
@@ -126,8 +118,8 @@ def score_matrix(
         Columns in the signature's order.
     max_rows : int
         Rows of one model call; bounds peak memory.
-    reraise : tuple of exception types
-        Not the model's failures but orders to this process, a time limit for example: passed on at once.
+    patience_seconds : float
+        Time after which rows that fail together are no longer told apart, and all of them fail.
     clock : callable
         Gives seconds.
 
@@ -149,8 +141,6 @@ def score_matrix(
         try:
             answer = model.predict(matrix[start:stop])
             check_shape(answer, stop - start, model.class_count)
-        except reraise:
-            raise
         except Exception as error:  # noqa: BLE001 - a model may raise anything, and only its rows may suffer
             failure = _describe_failure(error)
         else:
@@ -159,6 +149,9 @@ def score_matrix(
         # Outside of the handler: the error, and the large arrays its traceback holds, are gone by now.
         if stop - start == 1:
             errors[start] = RowError("model_error", failure)
+        elif clock() - began > patience_seconds:
+            together = RowError("model_error", f"{failure}, or on one of its neighbours: no time was left to tell")
+            errors.update(dict.fromkeys(range(start, stop), together))
         else:
             bisections += 1
             middle = (start + stop) // 2

@@ -53,7 +53,7 @@ class Watchdog:
         self._patience_seconds = patience_seconds
         self._take_down = take_down or _end_process
         self._stop = threading.Event()
-        self._tasks = -1
+        self._tasks: int | None = None
         self._since = time.monotonic()
 
     def start(self) -> None:
@@ -67,7 +67,8 @@ class Watchdog:
     def look(self) -> None:
         """Look once; take the worker down if nothing moved for too long."""
         tasks = self._count_tasks()
-        if tasks != self._tasks or not self._has_work():
+        # Without a live process there is nobody to blame: they may still be loading their models.
+        if tasks is None or tasks != self._tasks or not self._has_work():
             self._tasks, self._since = tasks, time.monotonic()
         elif time.monotonic() - self._since > self._patience_seconds:
             logger.error(
@@ -82,6 +83,8 @@ class Watchdog:
                 self.look()
             except redis.RedisError:
                 self._since = time.monotonic()  # nobody can work without Redis: that is not this worker's fault
+            except Exception:  # the watchdog must outlive any fault of one look
+                logger.exception("the watchdog could not look; it tries again")
 
     def _has_work(self) -> bool:
         states = (self._store.read_queue(name) for name in self._store.list_queues() if self._consumes(name))
@@ -90,10 +93,12 @@ class Watchdog:
     def _consumes(self, queue: str) -> bool:
         return parse_queue(queue)[0] in self._queues
 
-    def _count_tasks(self) -> int:
+    def _count_tasks(self) -> int | None:
+        """Return the tasks that this worker's live processes did; None if none lives."""
         here = (socket.gethostname(), os.getpid())
         says = self._store.list_workers().values()
-        return sum(said.get("tasks", 0) for said in says if (said.get("host"), said.get("parent")) == here)
+        own = [said.get("tasks", 0) for said in says if (said.get("host"), said.get("parent")) == here]
+        return sum(own) if own else None
 
 
 def _end_process() -> None:

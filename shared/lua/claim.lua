@@ -2,7 +2,7 @@
 -- ARGV: queue, owner, lease ms, row limit, byte limit, chunks to take (0: this is a queue of rows jobs),
 --       1 to clear the mark of the wake-up first: what is submitted from now on publishes again
 -- Returns {now, more waits (1/0), wake-up to publish (1/0), units}, a unit being
---   {id, chunk, attempt, strikes, created ms, rows, payload or ''}
+--   {id, chunk, attempt, strikes, created ms, rows, payload or '', stream}
 local queue, owner, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local row_limit, byte_limit, chunk_limit = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = read_clock()
@@ -49,7 +49,7 @@ local function claim_next(name)
   add_claimed(queue, 1, unit.n)
   rows = rows + unit.n
   bytes = bytes + #(unit.p or '')
-  units[#units + 1] = {id, chunk, tostring(attempt), strikes, tonumber(job.c), tonumber(unit.n), unit.p or ''}
+  units[#units + 1] = {id, chunk, tostring(attempt), strikes, tonumber(job.c), tonumber(unit.n), unit.p or '', name}
   return true
 end
 

@@ -14,6 +14,6 @@ for _, name in ipairs({'high', 'normal', 'low', 'trial'}) do
     local entries = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)
     if #entries > 0 then age = math.max(0, now - tonumber(string.match(entries[1][1], '^%d+'))) end
   end
-  ages[#ages + 1] = {name, age, 0}
+  ages[#ages + 1] = {name, age}
 end
 return {redis.call('HGETALL', queue_key(queue)), ages}

@@ -36,12 +36,14 @@ local function give_back(id, chunk, entry)
       detail = 'Scoring this job alone ended its worker ' .. MAX_STRIKES .. ' times; it was given up. ' ..
       'Retry puts it back as a new job.'})}, true)
     redis.call('ZADD', 'sq:dead:' .. job.t, now, id)
+    count(queue, 'strikes', 1)
     count(queue, 'dead_letters', 1)
     finished[#finished + 1] = id
     dead = dead + 1
     return
   end
   withdraw(unit)
+  if strikes > 0 then count(queue, 'strikes', 1) end
   offer(key, queue, 'trial', id, chunk, unit.n)
   if chunk == '' then redis.call('ZADD', 'sq:deadlines', job.d, id) end
   count(queue, 'redelivered', 1)

@@ -14,7 +14,7 @@ from tests.chaos.http_calls import Answer, Caller, Lost, Refused
 
 _JSON = {"Content-Type": "application/json"}
 _PRIORITIES = ("high", "normal", "low")
-_COLUMNS = {"iris": 4, "line": 2}
+_COLUMNS = {"iris": 4, "line": 2, "slow": 2}
 #: Seconds between two acts of a client, at most.
 _PAUSE_SECONDS = 0.12
 #: Rows of a file, which is cut into several chunks (driver.py sets their size).
@@ -58,7 +58,7 @@ class RowsClient:
         self._caller.close()
 
     def _submit(self) -> Submission:
-        model = self._random.choice(("iris", "line"))
+        model = self._random.choice(tuple(_COLUMNS))
         deadline = self._random.uniform(0.05, 2) if self._random.random() < 0.05 else None
         submission = self._history.open("rows", model, self._make_rows(model), deadline)
         wish: dict[str, object] = {

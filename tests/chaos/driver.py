@@ -28,6 +28,7 @@ from tests.chaos.invariants import (
 )
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.report import Report, measure_wait
+from tests.chaos.slow_model import register_slow_model
 from tests.leaks import find_leaks
 from tests.live_service import LiveService
 from tests.small_models import register_small_models
@@ -63,6 +64,7 @@ def run_chaos(folder: Path, seconds: float, seed: int) -> Report:
         Without violations if all is well.
     """
     report = Report(seed, seconds)
+    register_slow_model(folder / "models")
     answers = Answers(register_small_models(folder / "models"))
     service = LiveService(folder, _SETTINGS)
     service.start([sys.executable, "-m", "tests.chaos.up", str(service.port), str(service.data), str(WORKERS)])
@@ -122,7 +124,7 @@ def _close_queues(caller: Caller, history: History, answers: Answers, seed: int)
     """Submit a last job of each sort: the service still works, and what was doubled in a stream is swept out."""
     chance = random.Random(seed)
     deadline = time.monotonic() + SETTLE_SECONDS
-    for kind, model in (("rows", "iris"), ("rows", "line"), ("file", "iris")):
+    for kind, model in (("rows", "iris"), ("rows", "line"), ("rows", "slow"), ("file", "iris")):
         submission = None
         while submission is None or submission.job_id is None:
             if time.monotonic() > deadline:

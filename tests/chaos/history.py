@@ -58,6 +58,8 @@ class Answers:
 
     def __init__(self, registry: Registry) -> None:
         self.models: dict[str, LoadedModel] = {name: load_model(registry, name, 1) for name in registry.names()}
+        for model in self.models.values():
+            model.estimator.pause_seconds = 0.0  # the slow one need not be slow here
         # scikit-learn's estimators are only read, but the client threads are many.
         self._lock = threading.Lock()
 

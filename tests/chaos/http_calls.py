@@ -46,7 +46,15 @@ class Answer:
             return f"{self.status} without a problem document"
 
     def parse(self) -> Any:
-        """Decode the body."""
+        """Decode the body.
+
+        Raises
+        ------
+        Lost
+            It is not what was asked for, but an error.
+        """
+        if self.status >= 400:
+            raise Lost(f"answered {self.code}")
         return json.loads(self.body)
 
     def read_job(self) -> Finished:

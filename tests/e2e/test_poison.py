@@ -6,7 +6,6 @@ import http.client
 import json
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,8 +58,9 @@ def wait_for_ends(service: LiveService, job_ids: list[str], wait_until: WaitUnti
 
     def look() -> bool:
         for job_id in set(job_ids) - set(ended):
-            _, job = ask(service, "GET", f"/v1/jobs/{job_id}")
-            if job["status"] not in ("queued", "running"):
+            status, job = ask(service, "GET", f"/v1/jobs/{job_id}")
+            # On a machine that is busy beyond measure Redis may take more than its second: ask again.
+            if status == 200 and job["status"] not in ("queued", "running"):
                 ended[job_id] = job
         return len(ended) == len(job_ids)
 

@@ -96,6 +96,35 @@ def test_without_keys_only_this_machine_is_served(api: ApiUnderTest, address: st
         assert "SCOREQUEUE_API_KEYS" in assert_problem(response, 403, "forbidden")["detail"]
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Forwarded-For": "127.0.0.1"}, {"Forwarded": "for=192.0.2.1"}, {"X-Real-IP": "192.0.2.1"},
+        {"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ],
+    ids=lambda headers: next(iter(headers)) + " " + next(iter(headers.values())),
+)  # fmt: skip
+def test_without_keys_nobody_is_served_through_another(api: ApiUnderTest, headers: dict[str, str]) -> None:
+    """No key configured: neither a proxy's callers nor a page of another site get in by this machine's address."""
+    assert_problem(api.http.get("/v1/jobs", headers=headers), 403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "localhost:8000"},
+        {"Host": "[::1]:8000"},
+        {"Origin": "http://127.0.0.1:8000"},
+        {"Sec-Fetch-Site": "none"},
+    ],
+    ids=lambda headers: next(iter(headers)) + " " + next(iter(headers.values())),
+)
+def test_without_keys_this_machine_may_use_any_of_its_names(api: ApiUnderTest, headers: dict[str, str]) -> None:
+    """A browser or a program on this machine is served."""
+    assert api.http.get("/v1/jobs", headers=headers).status_code == 200
+
+
 def test_key_opens_the_service_to_other_machines(start_api: StartApi) -> None:
     """With a key, where a caller comes from does not matter."""
     api = start_api(api_keys=KEYS)

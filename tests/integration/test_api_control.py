@@ -100,6 +100,16 @@ def test_jobs_are_refused_before_memory_is_full(api: ApiUnderTest, small_memory:
     assert api.get_job(job_id)["status"] == "succeeded"
 
 
+def test_job_that_redis_itself_refuses_is_an_overload(api: ApiUnderTest, small_memory: Callable[[int], None]) -> None:
+    """When memory ran out since the last look, the answer is the same 503, and nothing is kept."""
+    api.submit_rows()
+    small_memory(-100_000)
+
+    assert_problem(api.post_rows(IRIS_ROWS), 503, "overloaded")
+
+    assert len(api.http.get("/v1/jobs").get_json()["jobs"]) == 1
+
+
 def test_queue_drains_when_memory_is_full(api: ApiUnderTest, small_memory: Callable[[int], None]) -> None:
     """At the very limit jobs still are claimed, committed and read."""
     job_ids = [api.submit_rows() for _ in range(20)]

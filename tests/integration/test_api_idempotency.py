@@ -73,3 +73,17 @@ def test_two_at_once_make_one_job(api: ApiUnderTest) -> None:
 def test_strange_keys_are_refused(api: ApiUnderTest, key: str) -> None:
     """A key is 1 to 255 printable characters."""
     assert_problem(api.post_rows(IRIS_ROWS, headers={"Idempotency-Key": key}), 400, "invalid_parameter")
+
+
+def test_compatible_endpoints_do_not_answer_another_row(api: ApiUnderTest) -> None:
+    """The key of one row is refused for another one, and for another endpoint."""
+    headers = {"Idempotency-Key": "abc"}
+    with api.scoring():
+        api.listen()
+        first = api.http.post("/predict?model=line", json={"features": [1, 2]}, headers=headers)
+        other_row = api.http.post("/predict?model=line", json={"features": [100, 200]}, headers=headers)
+        other_model = api.http.post("/predict?model=line@champion", json={"features": [1, 2]}, headers=headers)
+
+    assert first.get_json()["prediction"] == pytest.approx(9.0)
+    assert_problem(other_row, 422, "idempotency_conflict")
+    assert_problem(other_model, 422, "idempotency_conflict")

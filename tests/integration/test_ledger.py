@@ -178,6 +178,23 @@ def test_rows_of_a_job_that_was_given_up_add_up(store: JobStore) -> None:
     assert (job.status, job.succeeded, job.failed) == (Status.FAILED, 5, 10)
 
 
+def test_job_that_can_never_be_scored_is_ended(store: JobStore) -> None:
+    """A file whose input is gone fails at once, with its reason, and its chunks with it."""
+    job_id = submit(store, 5, 5)
+    unit = claim(store)
+    assert unit is not None
+
+    assert store.fail(job_id, "internal_error", "The input is gone.")
+    assert not store.fail(job_id, "internal_error", "again")
+    assert not commit(store, unit)
+
+    job = store.read_job(job_id)
+    assert job is not None
+    assert job.problem == {"code": "internal_error", "detail": "The input is gone."}
+    assert (job.status, job.failed) == (Status.FAILED, 10)
+    assert store.read_queue(QUEUE).outstanding_rows == 0
+
+
 def test_removed_file_job_refuses_its_commit(store: JobStore) -> None:
     """A chunk that is scored while its job is deleted commits to nothing."""
     job_id = submit(store, 5, 5, 5)

@@ -274,7 +274,7 @@ def test_expiry_at_a_claim_is_told(store: JobStore, submit: Submit, client: redi
     """Who waits for a job learns of its end also when a claim, not the sweep, finds it past its deadline."""
     job_id = submit(deadline_seconds=0)
 
-    with client.pubsub(ignore_subscribe_messages=True) as channel:
+    with client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
         channel.subscribe("sq:ended")
         assert claim(store) == []
         message = wait_until(lambda: channel.get_message(timeout=1), 5, "the end to be told")

@@ -25,7 +25,7 @@ from tests.queue_model import OFFERED, QUEUES, ModelJob, QueueModel
 TENANT = "tests"
 DOCUMENT = Document(model="iris", version=1, model_sha256="0" * 64)
 OWNERS = ("first", "second")
-RUN = settings(max_examples=120, stateful_step_count=25, deadline=None)
+RUN = settings(max_examples=100, stateful_step_count=25, deadline=None)
 Request = tuple[str, str, tuple[int, ...]]
 Held = tuple[str, Claim]
 

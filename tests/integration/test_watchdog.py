@@ -19,7 +19,8 @@ def ended() -> list[bool]:
 
 
 def watch(store: JobStore, ended: list[bool]) -> Watchdog:
-    """Make a watchdog without patience that has looked once."""
+    """Make a watchdog without patience that has looked once at a worker with one process."""
+    store.beat("child", lease_seconds=60, says={"host": socket.gethostname(), "parent": os.getpid(), "tasks": 0})
     watchdog = Watchdog(store, ["rows"], 0.0, lambda: ended.append(True))
     watchdog.look()
     return watchdog
@@ -56,6 +57,18 @@ def test_working_worker_stays(store: JobStore, ended: list[bool]) -> None:
     for tasks in (1, 2):
         says = {"host": socket.gethostname(), "parent": os.getpid(), "tasks": tasks}
         store.beat("child", lease_seconds=60, says=says)
+        watchdog.look()
+
+    assert not ended
+
+
+def test_worker_that_still_loads_its_models_stays(store: JobStore, ended: list[bool]) -> None:
+    """As long as no process of it lives yet, the worker is not blamed."""
+    submit(store)
+    watchdog = watch(store, ended)
+    store.leave("child")
+
+    for _ in range(2):
         watchdog.look()
 
     assert not ended

@@ -293,7 +293,6 @@ def test_a_cache_loads_each_version_once(registry: Registry) -> None:
 
     assert cache.get("m", 1) is first
     assert first.load_seconds > 0
-    assert [manifest.reference for manifest in cache.loaded()] == ["m:1"]
 
 
 def test_a_cache_tries_again_after_a_failure(registry: Registry) -> None:

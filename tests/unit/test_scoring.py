@@ -216,17 +216,16 @@ def test_labels_of_different_calls_are_not_cut_off() -> None:
     assert outcome.list_predictions() == ["no", "certainly", "certainly"]
 
 
-def test_orders_to_the_process_are_passed_on() -> None:
-    """A time limit's exception is not mistaken for a failure of the model."""
+def test_bisection_ends_when_time_is_up() -> None:
+    """Rows that fail together when no time is left all fail, and none is scored twice for ever."""
+    model = Doubler(raise_on(set(range(64)), ValueError))
+    ticks = iter(range(10_000))
 
-    class TimeLimit(Exception):
-        """Stands for the one that Celery raises inside a task."""
+    outcome = score_matrix(model, numbered(64), 64, patience_seconds=5, clock=lambda: float(next(ticks)))
 
-    model = Doubler(raise_on({1}, TimeLimit))
-
-    with pytest.raises(TimeLimit):
-        score_matrix(model, numbered(4), 4, reraise=(TimeLimit,))
-    assert model.call_rows == [4]
+    assert sorted(outcome.errors) == list(range(64))
+    assert {error.code for error in outcome.errors.values()} == {"model_error"}
+    assert outcome.calls < 20
 
 
 def test_a_slice_counts_its_rows_from_zero() -> None:
