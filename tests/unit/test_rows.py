@@ -72,7 +72,9 @@ def test_fault_names_its_place(text: bytes, pointer: str, column: str | None, co
 
 def test_first_hundred_faults_are_listed() -> None:
     """A file of nonsense does not make an answer of its size."""
-    error = refuse(b"[" + b",".join([b'["x","y"]'] * 200) + b"]")
+    with pytest.raises(ServiceError) as refusal:
+        read_rows(b"[" + b",".join([b'["x","y"]'] * 200) + b"]", SIGNATURE, max_rows=1000)
+    error = refusal.value
 
     assert len(error.errors) == 100
     assert "200 of 200 rows" in error.detail
