@@ -13,7 +13,7 @@ from pathlib import Path
 
 import redis
 
-from scorequeue.embedded_redis import choose_socket
+from scorequeue.embedded_redis import choose_socket, get_broker_socket
 from scorequeue.processes import ProcessGroup, list_group_members, list_marked
 from scorequeue.service_processes import MARKER
 from scorequeue.supervisor import read_record
@@ -88,8 +88,13 @@ class LiveService:
         """Where its Redis listens."""
         return f"unix://{choose_socket(self.data)}"
 
+    @property
+    def broker_url(self) -> str:
+        """Where the Redis of its wake-ups listens."""
+        return f"unix://{get_broker_socket(choose_socket(self.data))}"
+
     def find_group(self, name: str) -> ProcessGroup | None:
-        """Return one of its processes by name (``API``, ``Redis``, ``rows worker``); None while it is down."""
+        """Return one of its processes by name (``API``, ``Redis``, ``broker``, ``rows worker``); None while it is down."""
         groups = read_record(self.data / "run" / "children.json")
         return next((group for group in groups if group.name == name), None)
 

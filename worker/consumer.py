@@ -29,6 +29,7 @@ class QuickConsumer(Consumer):  # type: ignore[misc]
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect to the broker, however long it takes."""
+        self.broker_connection_retry_attempt = 0
         return conn.ensure_connection(
             self._say_lost,
             interval_start=RETRY_SECONDS,
@@ -38,4 +39,6 @@ class QuickConsumer(Consumer):  # type: ignore[misc]
         )
 
     def _say_lost(self, error: BaseException, _: float) -> None:
-        logger.warning("the broker does not answer; the worker waits for it", error=str(error))
+        self.broker_connection_retry_attempt += 1
+        if self.broker_connection_retry_attempt == 1:
+            logger.warning("the broker does not answer; the worker waits for it", error=str(error))

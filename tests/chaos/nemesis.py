@@ -35,12 +35,14 @@ _SETTLED_SECONDS = 5.0
 #: Mean seconds between two faults of a kind: a hundred of each in a quarter of an hour, and still time to work.
 PERIODS = {
     "kill a worker's child": 4.0,
-    "kill a whole worker": 7.5,
+    "kill a whole worker": 6.0,
     "kill an API process": 10.0,
-    "kill the whole API": 15.0,
+    "kill the whole API": 12.0,
     "kill Redis": 7.5,
+    "kill the broker": 7.5,
     "stop a worker's child past its lease": 7.5,
-    "stop Redis for a while": 8.0,
+    "stop Redis for a while": 7.5,
+    "stop the broker for a while": 15.0,
     "double a stream entry": 3.0,
     "publish a needless wake-up": 3.0,
     "publish a wake-up for nothing": 5.0,
@@ -75,18 +77,21 @@ class Nemesis:
         self._stop = stop
         #: Processes to be continued: when, pid, and when they started.
         self._stopped: list[tuple[float, int, str | None]] = []
-        settings = Settings(redis_url=service.redis_url)
+        settings = Settings(redis_url=service.redis_url, broker_url=service.broker_url)
         # Short: it must not itself hang on a Redis that it has stopped, and is to continue.
         self._store = JobStore(connect(service.redis_url, timeout_seconds=0.3))
+        self._broker = connect(service.broker_url, timeout_seconds=0.3)
         self._celery = make_celery(settings, socket_timeout=0.3)
         self._faults: dict[str, Callable[[], bool]] = {
             "kill a worker's child": self._kill_child,
             "kill a whole worker": self._kill_worker,
             "kill an API process": self._kill_api_process,
             "kill the whole API": self._kill_api,
-            "kill Redis": self._kill_redis,
+            "kill Redis": lambda: self._kill_server("Redis", self._store.client),
+            "kill the broker": lambda: self._kill_server("broker", self._broker),
             "stop a worker's child past its lease": self._stop_child,
-            "stop Redis for a while": self._stop_redis,
+            "stop Redis for a while": lambda: self._stop_server("Redis"),
+            "stop the broker for a while": lambda: self._stop_server("broker"),
             "double a stream entry": self._double_entry,
             "publish a needless wake-up": self._wake_again,
             "publish a wake-up for nothing": self._wake_nobody,
@@ -104,25 +109,24 @@ class Nemesis:
             if due[0][0] > now:
                 continue
             _, name = heapq.heappop(due)
-            done = self._try(name)
-            # One that found nothing to harm is soon tried again; not at once, or what is slow to start never works.
-            heapq.heappush(due, (now + self._pick_pause(name) * (1 if done else 0.3), name))
+            self._try(name)
+            # One that found nothing to harm waits for its next turn: were it tried again at once, it would hit each
+            # process just when it is ready, and nothing would ever be done.
+            heapq.heappush(due, (now + self._pick_pause(name), name))
         self._continue_stopped(float("inf"))
         self._store.client.close()
+        self._broker.close()
         self._celery.pool.force_close_all()
 
     def _pick_pause(self, name: str) -> float:
         return PERIODS[name] * self._random.uniform(0.4, 1.6)
 
-    def _try(self, name: str) -> bool:
-        try:
-            done = self._faults[name]()
-        except (redis.RedisError, OSError, kombu.exceptions.OperationalError):
-            return False  # it is down already
-        if done:
-            self.counts[name] += 1
-            self._history.note(None, "fault", kind=name)
-        return done
+    def _try(self, name: str) -> None:
+        # What it needs may be down already.
+        with contextlib.suppress(redis.RedisError, OSError, kombu.exceptions.OperationalError):
+            if self._faults[name]():
+                self.counts[name] += 1
+                self._history.note(None, "fault", kind=name)
 
     # Kills
 
@@ -141,29 +145,22 @@ class Nemesis:
 
     def _kill_worker(self) -> bool:
         group = self._service.find_group(self._random.choice(_WORKERS))
-        if group is None or not self._is_whole():
-            return False
+        if group is None or not any(said.get("parent") == group.pid for said in self._store.list_workers().values()):
+            return False  # not warm yet
         kill_group(group.pid)
         return True
 
     def _kill_api(self) -> bool:
         group = self._service.find_group("API")
-        return group is not None and self._is_whole() and _send(group.pid, signal.SIGKILL)
+        if group is None or fetch("127.0.0.1", self._service.port, "/health") is None:
+            return False
+        return _send(group.pid, signal.SIGKILL)
 
-    def _answers(self) -> bool:
-        return fetch("127.0.0.1", self._service.port, "/health") is not None
-
-    def _is_whole(self) -> bool:
-        """Tell whether API and workers are up: each start takes seconds, and killed in each it would never work."""
-        warm = {said.get("parent") for said in self._store.list_workers().values()}
-        groups = [self._service.find_group(name) for name in _WORKERS]
-        return all(group is not None and group.pid in warm for group in groups) and self._answers()
-
-    def _kill_redis(self) -> bool:
-        group = self._service.find_group("Redis")
+    def _kill_server(self, name: str, client: redis.Redis) -> bool:
+        group = self._service.find_group(name)
         if group is None or self._is_stopped(group.pid):
             return False
-        self._store.client.ping()
+        client.ping()
         return _send(group.pid, signal.SIGKILL)
 
     # Stops
@@ -173,8 +170,8 @@ class Nemesis:
         seconds = self._lease_seconds + self._random.uniform(1, 3)
         return bool(children) and self._stop_one(self._random.choice(sorted(children)), seconds)
 
-    def _stop_redis(self) -> bool:
-        group = self._service.find_group("Redis")
+    def _stop_server(self, name: str) -> bool:
+        group = self._service.find_group(name)
         return group is not None and self._stop_one(group.pid, self._random.uniform(1, 3))
 
     def _stop_one(self, pid: int, seconds: float) -> bool:
@@ -223,7 +220,7 @@ class Nemesis:
         return True
 
     def _lose_wakeups(self) -> bool:
-        return bool(self._store.client.delete(self._random.choice(("rows", "files"))))
+        return bool(self._broker.delete(self._random.choice(("rows", "files"))))
 
     def _delete_mark(self) -> bool:
         queue = self._pick_queue()
