@@ -94,7 +94,7 @@ class LiveService:
         return f"unix://{get_broker_socket(choose_socket(self.data))}"
 
     def find_group(self, name: str) -> ProcessGroup | None:
-        """Return one of its processes by name (``API``, ``Redis``, ``broker``, ``rows worker``); None while it is down."""
+        """Return a process by name (``API``, ``Redis``, ``broker``, ``rows worker``); None while it is down."""
         groups = read_record(self.data / "run" / "children.json")
         return next((group for group in groups if group.name == name), None)
 

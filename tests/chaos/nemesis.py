@@ -36,8 +36,8 @@ _SETTLED_SECONDS = 5.0
 PERIODS = {
     "kill a worker's child": 4.0,
     "kill a whole worker": 6.0,
-    "kill an API process": 10.0,
-    "kill the whole API": 12.0,
+    "kill an API process": 8.0,
+    "kill the whole API": 25.0,
     "kill Redis": 7.5,
     "kill the broker": 7.5,
     "stop a worker's child past its lease": 7.5,
@@ -49,6 +49,11 @@ PERIODS = {
     "lose the waiting wake-ups": 4.0,
     "delete the wake mark": 3.0,
 }
+#: These take seconds to start. One that is not up waits for its next turn: were it tried again soon, it would be killed
+#: whenever it is just ready, and nothing would ever be done.
+_SLOW = {"kill a whole worker", "kill an API process", "kill the whole API"}
+#: All others that found nothing to harm are tried again after so many seconds.
+_AGAIN_SECONDS = 0.5
 
 
 class Nemesis:
@@ -109,10 +114,8 @@ class Nemesis:
             if due[0][0] > now:
                 continue
             _, name = heapq.heappop(due)
-            self._try(name)
-            # One that found nothing to harm waits for its next turn: were it tried again at once, it would hit each
-            # process just when it is ready, and nothing would ever be done.
-            heapq.heappush(due, (now + self._pick_pause(name), name))
+            done = self._try(name)
+            heapq.heappush(due, (now + (self._pick_pause(name) if done or name in _SLOW else _AGAIN_SECONDS), name))
         self._continue_stopped(float("inf"))
         self._store.client.close()
         self._broker.close()
@@ -121,12 +124,15 @@ class Nemesis:
     def _pick_pause(self, name: str) -> float:
         return PERIODS[name] * self._random.uniform(0.4, 1.6)
 
-    def _try(self, name: str) -> None:
-        # What it needs may be down already.
-        with contextlib.suppress(redis.RedisError, OSError, kombu.exceptions.OperationalError):
-            if self._faults[name]():
-                self.counts[name] += 1
-                self._history.note(None, "fault", kind=name)
+    def _try(self, name: str) -> bool:
+        try:
+            done = self._faults[name]()
+        except (redis.RedisError, OSError, kombu.exceptions.OperationalError):
+            return False  # what it needs is down already
+        if done:
+            self.counts[name] += 1
+            self._history.note(None, "fault", kind=name)
+        return done
 
     # Kills
 

@@ -74,6 +74,28 @@ class Service:
         finally:
             connection.close()
 
+    def submit_rows(self, model: str, rows: list[list[float]]) -> str:
+        """Submit a rows job that must be taken; give its id."""
+        return self._submit("/v1/jobs", json.dumps({"model": model, "rows": rows}), "application/json")
+
+    def submit_file(self, model: str, csv: str) -> str:
+        """Submit a file that must be taken; give its job's id."""
+        return self._submit(f"/v1/jobs?model={model}", csv, "text/csv")
+
+    def _submit(self, path: str, body: str, media_type: str) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("POST", path, body, {"Content-Type": media_type})
+            response = connection.getresponse()
+            text = response.read()
+        assert response.status == 202, text
+        return str(json.loads(text)["id"])
+
+    def read_status(self, job_id: str) -> str:
+        """Return a job's status; empty if there is no answer."""
+        status, body = self.fetch(f"/v1/jobs/{job_id}")
+        return str(json.loads(body)["status"]) if status == 200 else ""
+
     def count_ready(self, queue: str) -> int:
         """Return how many warmed processes the API sees on a queue."""
         status, body = self.fetch("/ready")
@@ -119,9 +141,11 @@ def test_service_guards_its_folder_and_ports_and_stops(tmp_path: Path, wait_unti
             f"workers 1+1  data {data}\n"
         )
         assert service.count_ready("rows") == service.count_ready("files") == 1
-        assert set(service.list_groups()) == {"Redis", "API", "rows worker", "files worker", "Flower"}
-        # Redis, Flower, the API with two processes, and two workers with one each.
-        assert len(service.list_processes()) >= 9
+        assert set(service.list_groups()) == {
+            "Redis", "broker", "API", "rows worker", "files worker", "Flower",
+        }  # fmt: skip
+        # Two Redis, Flower, the API with two processes, and two workers with one each.
+        assert len(service.list_processes()) >= 10
 
         twice = run_up(data, "--port", str(pick_free_port()))
         assert (twice.returncode, twice.stdout) == (2, "")
@@ -160,3 +184,26 @@ def test_what_is_killed_comes_back_without_doubles(tmp_path: Path, wait_until: W
             assert first.fetch("/health")[0] == 0
             assert second.stop(signal.SIGINT) == 0
             assert second.list_processes() == set()
+
+
+def test_every_accepted_job_survives_the_death_of_everything(tmp_path: Path, wait_until: WaitUntil) -> None:
+    """After kill -9 of all processes at once a second `up` answers for every job that got a 202."""
+    data, columns = tmp_path / "data", 10
+    csv = "age,sex,bmi,bp,s1,s2,s3,s4,s5,s6\n" + "59,2,32.1,101,157,93.2,38,4,4.8598,87\n" * 500
+    with run_service(data, wait_until, "--demo", "--no-flower") as first:
+        rows_jobs = [first.submit_rows("diabetes", [[float(number)] * columns]) for number in range(20)]
+        file_job = first.submit_file("diabetes", csv)
+        ended = rows_jobs[0]
+        wait_until(lambda: first.read_status(ended) == "succeeded", 30, "one job to end")
+        result = first.fetch(f"/v1/jobs/{ended}/result")
+        late = [first.submit_rows("diabetes", [[float(number)] * columns]) for number in range(20)]
+        for pid in {first.process.pid, *first.list_processes()}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        first.process.wait(PATIENCE)
+
+        with run_service(data, wait_until, "--demo", "--no-flower") as second:
+            for job_id in (*rows_jobs, *late, file_job):
+                wait_until(lambda job_id=job_id: second.read_status(job_id) == "succeeded", 60, f"{job_id} to end")
+            assert second.fetch(f"/v1/jobs/{ended}/result") == result
+            assert second.fetch(f"/v1/jobs/{file_job}/result")[1].count(b"\n") == 501
