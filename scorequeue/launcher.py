@@ -44,7 +44,7 @@ from scorequeue.stop_signals import StopSignals
 from scorequeue.supervisor import CHECK_SECONDS, ProcessError, RestartPolicy, Supervisor, read_log_end, read_record
 
 #: Seconds until everything must be ready.
-READY_SECONDS = 120.0
+READY_SECONDS = 300.0
 #: Seconds that Redis may take to read its data back, which is progress: about 100 MB/s, so some hundred GB.
 LOADING_SECONDS = 3600.0
 #: Seconds for which a worker's heartbeat is good, unless the user has set it.
