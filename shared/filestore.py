@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from shared.disk import replace_file, sync_folder, write_file
+
 INPUT = "input"
 PLAN = "plan.json"
 #: The payload of a rows job that is too large for Redis.
@@ -45,11 +47,11 @@ class Upload:
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
-        _write_synced(self._folder / PLAN, plan)
+        write_file(self._folder / PLAN, plan)
         (self._folder / "parts").mkdir()
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
         self._folder.rename(self._jobs / job_id)
-        _sync_folder(self._jobs)
+        sync_folder(self._jobs)
 
     def discard(self) -> None:
         """Forget the upload; nothing happens if it was kept."""
@@ -110,8 +112,8 @@ class FileStore:
         folder = self._jobs / job_id
         if not folder.is_dir():
             folder.mkdir(exist_ok=True)
-            _sync_folder(self._jobs)
-        _publish(folder, name, data)
+            sync_folder(self._jobs)
+        replace_file(folder / name, data)
         return REFERENCE + name.encode()
 
     def fetch(self, job_id: str, stored: bytes) -> bytes:
@@ -126,7 +128,7 @@ class FileStore:
 
     def write_part(self, job_id: str, name: str, data: bytes) -> None:
         """Write a part of a result, whole or not at all."""
-        _publish(self._jobs / job_id / "parts", name, data)
+        replace_file(self._jobs / job_id / "parts" / name, data)
 
     def read_part(self, job_id: str, name: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Yield the bytes of a part from `start` to before `stop` (its end by default), in blocks."""
@@ -172,28 +174,3 @@ class FileStore:
     def _make_folders(self) -> None:
         self._uploads.mkdir(parents=True, exist_ok=True)
         self._jobs.mkdir(parents=True, exist_ok=True)
-
-
-def _publish(folder: Path, name: str, data: bytes) -> None:
-    incoming = folder / f".{name}-{secrets.token_hex(4)}"
-    try:
-        _write_synced(incoming, data)
-        incoming.rename(folder / name)
-    finally:
-        incoming.unlink(missing_ok=True)
-    _sync_folder(folder)
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,6 +20,7 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from shared.disk import replace_file, sync_folder, write_file
 from shared.errors import ServiceError
 from shared.signature import Signature
 
@@ -286,7 +287,7 @@ class Registry:
         self.manifest(name, version)
         with self._locked(name):
             aliases = self.aliases(name) | {alias: version}
-            _replace_file(self._model_folder(name) / ALIASES_FILE, _encode(dict(sorted(aliases.items()))))
+            replace_file(self._model_folder(name) / ALIASES_FILE, _encode(dict(sorted(aliases.items()))))
             self._aliases.pop(name, None)
 
     # Inside
@@ -345,7 +346,7 @@ class Registry:
         """Keep other writers of this name out; readers never wait."""
         folder = self._model_folder(name)
         folder.mkdir(parents=True, exist_ok=True)
-        _sync_folder(self.root)
+        sync_folder(self.root)
         with open(folder / ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -358,14 +359,14 @@ class Registry:
         incoming = target.parent / f".incoming-{secrets.token_hex(8)}"
         incoming.mkdir()
         try:
-            _write_file(incoming / manifest.file, content)
-            _write_file(incoming / MANIFEST_FILE, _encode(manifest))
-            _sync_folder(incoming)
+            write_file(incoming / manifest.file, content)
+            write_file(incoming / MANIFEST_FILE, _encode(manifest))
+            sync_folder(incoming)
             incoming.rename(target)
         except BaseException:
             shutil.rmtree(incoming, ignore_errors=True)
             raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
 def _split_reference(reference: str) -> tuple[str, str, str]:
@@ -417,28 +418,3 @@ def _decode_file(path: Path, label: str, kind: type[T]) -> T:
         raise BrokenManifest(label, field.strip("`") or "$", reason) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BrokenManifest(label, None, f"is not JSON ({error})") from error
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    incoming = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    try:
-        _write_file(incoming, content)
-        incoming.replace(path)
-    finally:
-        incoming.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
