@@ -23,12 +23,10 @@ from shared.registry import Registry
 from shared.settings import Settings
 from shared.store import JobStore
 from shared.sweep import Sweep
-from shared.wakeups import CELERY_QUEUES, WakeupPublisher, make_celery
+from shared.wakeups import CELERY_QUEUES, WakeupPublisher
 
 blueprint = Blueprint("service", __name__)
 
-#: A wake-up is not worth more of a caller's time; the sweep repeats it.
-_PUBLISH_TIMEOUT_SECONDS = 0.5
 _RECEIVE_TIMEOUT_SECONDS = 1.0
 
 
@@ -45,7 +43,7 @@ class Service:
         self.store = JobStore(connect(settings.redis_url))
         self.registry = Registry(settings.models)
         self.files = FileStore(settings.file_store)
-        self.publisher = WakeupPublisher(make_celery(settings, socket_timeout=_PUBLISH_TIMEOUT_SECONDS))
+        self.publisher = WakeupPublisher(settings)
         folders = [folder for folder in (settings.file_store, settings.redis_folder) if folder is not None]
         self.admission = Admission(self.store.client, folders, settings.min_free_bytes)
         self._receivers = threading.BoundedSemaphore(settings.receiving_clients)

@@ -32,6 +32,7 @@ class Waiters:
         self._places = threading.BoundedSemaphore(most)
         self._events: dict[tuple[str, str], list[threading.Event]] = {}
         self._lock = threading.Lock()
+        self._listening = True
         self._stop = threading.Event()
 
     def start(self) -> None:
@@ -79,12 +80,15 @@ class Waiters:
             try:
                 self._listen()
             except Exception as error:  # noqa: BLE001 - without this thread every waiting request would poll
-                logger.warning("not told of finished jobs for now; who waits looks for itself", error=str(error))
+                if self._listening:  # once an outage
+                    logger.warning("not told of finished jobs for now; who waits looks for itself", error=str(error))
+                self._listening = False
                 self._stop.wait(0.5)
 
     def _listen(self) -> None:
         with connect(self._redis_url) as client, client.pubsub(ignore_subscribe_messages=True) as subscription:
             subscription.subscribe(_ENDED, _MOVED)
+            self._listening = True
             while not self._stop.is_set():
                 message = subscription.get_message(timeout=1.0)
                 if message is not None:

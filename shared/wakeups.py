@@ -25,6 +25,9 @@ _TASKS = {"rows": SCORE_ROWS, "files": SCORE_CHUNKS}
 #: A wake-up older than this is pointless: the sweep has published another.
 _EXPIRES_SECONDS = 60
 
+#: A wake-up is not worth more of a caller's time, or of a worker's that holds claims; the sweep repeats it.
+_PUBLISH_TIMEOUT_SECONDS = 0.5
+
 logger = get_logger(__name__)
 
 
@@ -35,14 +38,15 @@ def make_celery(settings: Settings, *, socket_timeout: float = 10.0) -> Celery:
     ----------
     settings : Settings
     socket_timeout : float
-        Seconds; a worker's must outlast its blocking pop, the API's must be short.
+        Seconds; a worker's must outlast its blocking pop, a publisher's must be short.
     """
     app = Celery("scorequeue", set_as_current=False)
     app.conf.update(
         broker_url=_broker_url(settings.broker_url or settings.redis_url),
         worker_consumer="worker.consumer:QuickConsumer",
-        # kombu waits for ever on a dead link otherwise.
+        # kombu waits for ever on a dead link otherwise, and tries a refused one again for six seconds.
         broker_transport_options={
+            "max_retries": 0,
             "socket_timeout": socket_timeout,
             "socket_connect_timeout": min(socket_timeout, 5.0),
             "socket_keepalive": True,
@@ -74,12 +78,11 @@ class WakeupPublisher:
 
     Parameters
     ----------
-    app : celery.Celery
-        From `make_celery`.
+    settings : Settings
     """
 
-    def __init__(self, app: Celery) -> None:
-        self._app = app
+    def __init__(self, settings: Settings) -> None:
+        self._app = make_celery(settings, socket_timeout=_PUBLISH_TIMEOUT_SECONDS)
 
     def publish(self, queue: str) -> None:
         """Tell the workers that `queue` has work."""

@@ -12,7 +12,6 @@ from werkzeug.test import TestResponse
 
 from api import create_app
 from shared.settings import Settings
-from shared.wakeups import make_celery
 from worker.process import WorkerProcess
 
 #: One row of each class of ``iris``, far from the borders between them.
@@ -49,7 +48,7 @@ class ApiUnderTest:
 
     def make_worker(self) -> WorkerProcess:
         """Give a warmed worker process."""
-        worker = WorkerProcess(self.settings, make_celery(self.settings), queues=["rows", "files"])
+        worker = WorkerProcess(self.settings, queues=["rows", "files"])
         worker.start()
         self._workers.append(worker)
         return worker

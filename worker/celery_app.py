@@ -80,7 +80,7 @@ def _get_process() -> WorkerProcess:
     if _process is None:
         from worker.process import WorkerProcess
 
-        starting = WorkerProcess(settings, app, queues=list(app.amqp.queues.consume_from))
+        starting = WorkerProcess(settings, queues=list(app.amqp.queues.consume_from))
         starting.start()  # one that could not start must not claim without a heartbeat
         _process = starting
     return _process

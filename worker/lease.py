@@ -39,6 +39,7 @@ class Lease:
         #: Names under which this process has abandoned claims, and Redis has not been told yet.
         self._left: list[tuple[str, bool]] = []
         self._lock = threading.Lock()
+        self._beats = True
         self.owner = _make_owner()
 
     def start(self) -> None:
@@ -100,9 +101,13 @@ class Lease:
                     del self._left[0]
                 self._store.beat(self.owner, lease_seconds=self._lease_seconds, says=self._describe())
             except redis.RedisError as error:
-                logger.warning(
-                    "heartbeat not stored; claims are lost if this lasts", owner=self.owner, error=str(error)
-                )
+                if self._beats:  # once an outage
+                    logger.warning(
+                        "heartbeats not stored; claims are lost if this lasts", owner=self.owner, error=str(error)
+                    )
+                self._beats = False
+            else:
+                self._beats = True
 
 
 def _make_owner() -> str:

@@ -31,6 +31,7 @@ class WorkerParent:
     ----------
     settings : Settings
     app : celery.Celery
+        Knows which queues the worker consumes.
     """
 
     def __init__(self, settings: Settings, app: Celery) -> None:
@@ -45,7 +46,7 @@ class WorkerParent:
         self._sweep = Sweep(
             JobStore(connect(self._settings.redis_url)),
             FileStore(self._settings.file_store),
-            WakeupPublisher(self._app),
+            WakeupPublisher(self._settings),
             f"worker@{socket.gethostname()}:{os.getpid()}",
         )
         self._sweep.start()

@@ -7,8 +7,6 @@ import socket
 import time
 from typing import Any
 
-from celery import Celery
-
 from shared.connection import connect
 from shared.filestore import FileStore
 from shared.logs import get_logger
@@ -34,13 +32,11 @@ class WorkerProcess:
     Parameters
     ----------
     settings : Settings
-    app : celery.Celery
-        Publishes wake-ups.
     queues : list of str
         The Celery queues that the worker consumes.
     """
 
-    def __init__(self, settings: Settings, app: Celery, queues: list[str]) -> None:
+    def __init__(self, settings: Settings, queues: list[str]) -> None:
         self._queues = queues
         self._registry = Registry(settings.models)
         self._models = ModelCache(self._registry)
@@ -49,7 +45,7 @@ class WorkerProcess:
         store = JobStore(connect(settings.redis_url, timeout_seconds=_REDIS_TIMEOUT_SECONDS))
         lease_store = JobStore(connect(settings.redis_url))
         self._lease = Lease(lease_store, settings.lease_seconds, self._describe)
-        publisher = WakeupPublisher(app)
+        publisher = WakeupPublisher(settings)
         files = FileStore(settings.file_store)
         self._rows = RowsScorer(store, files, self.load_model, self._lease, publisher, settings)
         self._chunks = ChunkScorer(store, files, self._registry, self.load_model, self._lease, publisher, settings)

@@ -15,7 +15,7 @@ from shared.jobs import Job, Status
 from shared.settings import Settings
 from shared.store import JobStore
 from shared.sweep import Sweep
-from shared.wakeups import WakeupPublisher, make_celery
+from shared.wakeups import WakeupPublisher
 from tests.api_under_test import LINE_ANSWERS, LINE_ROWS, ApiUnderTest, assert_problem, read_id
 from tests.chaos.proxy import Proxy
 from tests.conftest import WaitUntil
@@ -52,7 +52,7 @@ def make_worker(redis_url: str, models: Path, tmp_path: Path) -> Iterator[Callab
 
     def make(url: str = redis_url) -> WorkerProcess:
         settings = Settings(redis_url=url, models=models, file_store=tmp_path / "files", lease_seconds=LEASE_SECONDS)
-        worker = WorkerProcess(settings, make_celery(settings), queues=["rows", "files"])
+        worker = WorkerProcess(settings, queues=["rows", "files"])
         worker.start()
         workers.append(worker)
         return worker
@@ -65,7 +65,7 @@ def make_worker(redis_url: str, models: Path, tmp_path: Path) -> Iterator[Callab
 @pytest.fixture
 def sweep(api: ApiUnderTest) -> Sweep:
     """Give a sweep that is beside the link, like every other process."""
-    publisher = WakeupPublisher(make_celery(api.settings))
+    publisher = WakeupPublisher(api.settings)
     return Sweep(JobStore(api.service.store.client), api.service.files, publisher, "tests")
 
 
@@ -146,6 +146,25 @@ def test_a_half_open_link_is_no_hang_and_heals(
     wait_until(proxy.is_quiet, 10, "the held bytes to arrive")
     assert read_id(broken_api.post_rows(LINE_ROWS, "line")) in list_ids(api)
     assert len(list_ids(api)) <= 3
+
+
+@pytest.mark.parametrize("fault", ["hangs", "refuses"])
+def test_a_broker_that_is_away_holds_up_no_submission(
+    start_api: Callable[..., ApiUnderTest], proxy: Proxy, fault: str
+) -> None:
+    """A wake-up that cannot be published is left to the sweep: the job is taken at once, each time."""
+    api = start_api(broker_url=proxy.url)
+    api.submit_rows(LINE_ROWS, "line")
+    if fault == "hangs":
+        proxy.hang()
+    else:
+        proxy.close()
+
+    for _ in range(3):
+        api.service.store.client.delete(f"sq:wake:{QUEUE}")  # or only the first would publish
+        answer, seconds = measure(lambda: api.post_rows(LINE_ROWS, "line"))
+        read_id(answer)
+        assert seconds < 2
 
 
 def test_a_connection_that_is_cut_costs_nothing(api: ApiUnderTest, broken_api: ApiUnderTest, proxy: Proxy) -> None:

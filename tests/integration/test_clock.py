@@ -24,11 +24,10 @@ LEASE_SECONDS = 2.0
 _WORKER = """
 import sys, time
 from shared.settings import Settings
-from shared.wakeups import make_celery
 from worker.process import WorkerProcess
 
 settings = Settings.from_env()
-worker = WorkerProcess(settings, make_celery(settings), queues=["rows"])
+worker = WorkerProcess(settings, queues=["rows"])
 worker.start()
 print("ready", flush=True)
 for _ in sys.stdin:
