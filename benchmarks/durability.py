@@ -1,4 +1,4 @@
-"""What it costs that a 202 is on disk (``appendfsync always`` against ``everysec``), and the bytes of a finished job."""
+"""What it costs that a 202 is on disk (``always`` against ``everysec``), and the bytes of a finished job."""
 
 from __future__ import annotations
 
