@@ -18,6 +18,9 @@ from scorequeue.supervisor import ProcessSpec
 #: Variable by which a later start recognises what this one left behind; its value is the data folder.
 MARKER = "_SCOREQUEUE_UP"
 
+#: A task says its queue (kind, model, version) in its arguments, and the jobs and rows it scored in its result.
+_FLOWER_COLUMNS = "--tasks_columns=name,state,kwargs,result,received,runtime,worker"
+
 
 def make_environment(folder: DataFolder, environ: Mapping[str, str], redis_url: str) -> dict[str, str]:
     """Make the environment of the processes: all in the data folder, unless the user says otherwise."""
@@ -88,7 +91,14 @@ def list_service_processes(
                 "Flower",
                 # It asks nobody who they are, so: this machine only, and nothing that changes anything. Its API of
                 # tasks is then harmless too, and is refused without the variable.
-                (*celery, "flower", "--address=127.0.0.1", f"--port={options.flower_port}", "--read_only"),
+                (
+                    *celery,
+                    "flower",
+                    "--address=127.0.0.1",
+                    f"--port={options.flower_port}",
+                    "--read_only",
+                    _FLOWER_COLUMNS,
+                ),
                 folder.logs / "flower.log",
                 {**environment, "FLOWER_UNAUTHENTICATED_API": "true"},
                 folder.run,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,9 @@ def main() -> int:
     parser.add_argument("--report", type=Path, help="file for the report, beside standard output")
     parser.add_argument("--keep", action="store_true", help="keep data, logs and history even if all is well")
     options = parser.parse_args()
+    # Ended by a signal it still stops the service.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
     folder = Path(tempfile.mkdtemp(prefix="scorequeue-chaos-"))
     sys.stdout.write(f"chaos: seed {seed}, {options.seconds:g} s, everything in {folder}\n")

@@ -86,9 +86,11 @@ def _make_trouble(service: LiveService, history: History, answers: Answers, repo
     actors += [RowsClient(service.port, history, answers, report.seed * 1000 + n, stop).run for n in range(CLIENTS)]
     with ThreadPoolExecutor(len(actors)) as pool:
         running = [pool.submit(act) for act in actors]
-        # None ends before it is told to, unless something is wrong with the driver itself.
-        wait(running, timeout=report.seconds, return_when=FIRST_COMPLETED)
-        stop.set()
+        try:
+            # None ends before it is told to, unless something is wrong with the driver itself.
+            wait(running, timeout=report.seconds, return_when=FIRST_COMPLETED)
+        finally:
+            stop.set()
     for actor in running:
         actor.result()
     report.faults = nemesis.counts
