@@ -21,6 +21,10 @@ class UnknownPayload(ValueError):
     """The payload is of a version that this release cannot read, or it is cut off."""
 
 
+class NewerPayload(UnknownPayload):
+    """A newer release wrote it: its workers can read it."""
+
+
 def encode_matrix(matrix: Matrix) -> bytes:
     """Encode rows for the way through Redis.
 
@@ -42,12 +46,16 @@ def decode_matrix(payload: bytes) -> Matrix:
 
     Raises
     ------
+    NewerPayload
+        A newer release wrote it.
     UnknownPayload
-        Another version wrote it, or bytes are missing.
+        It was never a payload, or bytes are missing.
     """
     if len(payload) < _HEADER.size:
         raise UnknownPayload(f"a payload of {len(payload)} bytes is cut off")
     version, rows, columns = _HEADER.unpack_from(payload)
+    if version > _VERSION:
+        raise NewerPayload(f"payload version {version}; this release reads version {_VERSION}")
     if version != _VERSION:
         raise UnknownPayload(f"payload version {version}; this release reads version {_VERSION}")
     if len(payload) != _HEADER.size + 8 * rows * columns:

@@ -326,6 +326,13 @@ class JobStore:
             arguments += (end.id, end.attempt, end.status, end.succeeded, end.failed, end.result, end.problem)
         return [bool(stored) for stored in self._scripts.run("commit_rows", owner, *arguments)]
 
+    def hand_back(self, queue: str, owner: str, claims: Iterable[Claim]) -> None:
+        """Put rows jobs that `owner` cannot begin back into their queue; others may."""
+        arguments: list[str | int] = []
+        for claim in claims:
+            arguments += (claim.id, claim.attempt)
+        self._scripts.run("hand_back", queue, owner, *arguments)
+
     def commit_chunk(self, owner: str, claim: Claim, entry: LedgerEntry, *, chunks_offered: int) -> tuple[bool, bool]:
         """Enter a scored chunk in the ledger and offer the file's next one.
 

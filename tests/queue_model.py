@@ -149,6 +149,12 @@ class QueueModel:
         else:
             self._end(job, Status.PARTIALLY_SUCCEEDED if job.succeeded else Status.FAILED)
 
+    def hand_back(self, unit: Unit) -> None:
+        """Put a rows job that was claimed to the end of the stream it came from; it has no strike for that."""
+        unit.strikes -= unit.stream == "trial"
+        unit.owner, unit.place = None, next(self._places)
+        unit.job.status = Status.QUEUED
+
     def lose(self, unit: Unit) -> tuple[int, int]:
         """Take a unit from a lost process, for trial or for good; return units moved and dead letters made."""
         job = unit.job

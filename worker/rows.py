@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from shared import metrics
-from shared.codec import Matrix, UnknownPayload, decode_matrix
+from shared.codec import Matrix, NewerPayload, UnknownPayload, decode_matrix
 from shared.filestore import REFERENCE, FileStore
 from shared.jobs import Status, parse_queue
 from shared.logs import get_logger
@@ -76,9 +76,17 @@ class RowsScorer:
                 first = False
                 if not claimed.units:
                     break
-                calls += self._score(name, version, model, claimed, claim_seconds)
-            jobs += len(claimed.units)
-            rows += sum(unit.rows for unit in claimed.units)
+                made, newer = self._score(name, version, model, claimed, claim_seconds)
+                if newer:
+                    self._store.hand_back(queue, self._lease.owner, newer)
+            calls += made
+            jobs += len(claimed.units) - len(newer)
+            rows += sum(unit.rows for unit in claimed.units) - sum(unit.rows for unit in newer)
+            if newer:  # claimed again at once they would come back at once; the sweep's wake-up may find their worker
+                logger.warning(
+                    "jobs of a newer release wait for a newer worker; update this one", queue=queue, jobs=len(newer)
+                )
+                break
             if time.monotonic() > until:
                 if self._store.mark_wakeup(queue):
                     self._publisher.publish(queue)
@@ -117,16 +125,16 @@ class RowsScorer:
         model: LoadedModel | ModelNotReady,
         claimed: Claimed,
         claim_seconds: float,
-    ) -> int:
-        """Score one claim and commit it; return the number of model calls."""
+    ) -> tuple[int, list[Claim]]:
+        """Score one claim and commit it; return the number of model calls, and what only a newer release can read."""
         if isinstance(model, ModelNotReady):
             self._refuse(claimed.units, "model_not_ready", model.detail)
-            return 0
+            return 0, []
         stages = {"claim": claim_seconds}
         began = time.perf_counter()
-        units, matrices = self._decode(claimed.units, len(model.manifest.signature.columns))
+        units, matrices, newer = self._decode(claimed.units, len(model.manifest.signature.columns))
         if not units:
-            return 0
+            return 0, newer
         matrix = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
         stages["decode"] = time.perf_counter() - began
 
@@ -144,11 +152,12 @@ class RowsScorer:
             self._drop_result(end)
         stages["commit"] = time.perf_counter() - began
         _count(name, version, claimed, units, outcome, stages, max_rows, stored)
-        return outcome.calls
+        return outcome.calls, newer
 
-    def _decode(self, units: list[Claim], columns: int) -> tuple[list[Claim], list[Matrix]]:
-        """Decode the payloads; jobs whose payload this release cannot read fail alone."""
+    def _decode(self, units: list[Claim], columns: int) -> tuple[list[Claim], list[Matrix], list[Claim]]:
+        """Decode the payloads; jobs with a broken one fail alone, those of a newer release are the third list."""
         readable: list[Claim] = []
+        newer: list[Claim] = []
         matrices: list[Matrix] = []
         for unit in units:
             try:
@@ -157,17 +166,15 @@ class RowsScorer:
                     raise UnknownPayload(f"{matrix.shape} instead of {(unit.rows, columns)}")
             except FileNotFoundError:
                 self._refuse([unit], "internal_error", "The rows of this job are gone.")  # it was deleted, surely
+            except NewerPayload:
+                newer.append(unit)
             except UnknownPayload as error:
-                logger.error(
-                    "a payload cannot be read; is an older release still running?",
-                    job=unit.id,
-                    reason=str(error),
-                )
+                logger.error("a payload cannot be read", job=unit.id, reason=str(error))
                 self._refuse([unit], "internal_error", "The rows of this job could not be read by this release.")
             else:
                 readable.append(unit)
                 matrices.append(matrix)
-        return readable, matrices
+        return readable, matrices, newer
 
     def _keep_result(self, end: RowsOutcome) -> RowsOutcome:
         """Put a large result into the file store, before the commit that refers to it."""

@@ -32,17 +32,17 @@ _WORKERS = ("rows worker", "files worker")
 _TASKS = {"rows": SCORE_ROWS, "files": SCORE_CHUNKS}
 #: After so many seconds a new process of the API is at work.
 _SETTLED_SECONDS = 5.0
-#: Mean seconds between two faults of a kind: a hundred of each in a quarter of an hour, and still time to work.
+#: Mean seconds between two faults of a kind: a hundred of each in 15 to 20 minutes, and still time to work.
 PERIODS = {
-    "kill a worker's child": 4.0,
-    "kill a whole worker": 4.0,
+    "kill a worker's child": 7.0,
+    "kill a whole worker": 7.0,
     "kill an API process": 7.0,
-    "kill the whole API": 25.0,
-    "kill Redis": 6.5,
-    "kill the broker": 6.5,
-    "stop a worker's child past its lease": 7.0,
-    "stop Redis for a while": 7.0,
-    "stop the broker for a while": 14.0,
+    "kill the whole API": 7.5,
+    "kill Redis": 7.5,
+    "kill the broker": 7.5,
+    "stop a worker's child past its lease": 9.0,
+    "stop Redis for a while": 15.0,
+    "stop the broker for a while": 15.0,
     "double a stream entry": 3.0,
     "publish a needless wake-up": 3.0,
     "publish a wake-up for nothing": 5.0,

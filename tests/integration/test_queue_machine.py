@@ -129,6 +129,16 @@ class QueueMachine(RuleBasedStateMachine):
         """A process commits some of all that it ever claimed: in time, late or twice."""
         self._commit([first, *(held for held in others if held[0] == first[0])], failed)
 
+    @rule(held=claims)
+    def hand_back(self, held: Held) -> None:
+        """A process puts back a rows job that it cannot read, in time or late."""
+        owner, claim = held
+        if claim.chunk is not None:
+            return
+        self.store.hand_back(QUEUES["rows"], owner, [claim])
+        if unit := self.model.find_held(owner, claim):
+            self.model.hand_back(unit)
+
     @rule(owner=owners)
     def wake_up(self, owner: str) -> None:
         """A process that was stopped goes on: it commits all that it ever claimed, the oldest first."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.codec import UnknownPayload, decode_matrix, encode_matrix
+from shared.codec import NewerPayload, UnknownPayload, decode_matrix, encode_matrix
 
 SHAPES = st.tuples(st.integers(0, 20), st.integers(1, 8))
 
@@ -37,5 +37,5 @@ def test_payload_of_another_release_is_refused() -> None:
     """A payload says its version, and only the known one is read."""
     payload = encode_matrix(np.zeros((1, 1)))
 
-    with pytest.raises(UnknownPayload, match="version 9"):
+    with pytest.raises(NewerPayload, match="version 9"):
         decode_matrix(b"\x09" + payload[1:])
