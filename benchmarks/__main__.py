@@ -1,4 +1,4 @@
-"""``python -m benchmarks [rows|files|durability]``: measure, and print a short table; ``make bench`` runs all."""
+"""``python -m benchmarks [NAME]``: measure, and print a short table; ``make bench`` runs all."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import platform
 import sys
 
-from benchmarks import durability, files, rows
+from benchmarks import durability, files, recovery, rows
 
 
 def main() -> int:
     """Run what was asked for; the exit code is 1 if any answer was wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("which", nargs="?", choices=("rows", "files", "durability", "all"), default="all")
+    parser.add_argument("which", nargs="?", choices=("rows", "files", "durability", "recovery", "all"), default="all")
     parser.add_argument("--jobs", type=int, default=20_000, metavar="N", help="one-row jobs to the service")
     parser.add_argument(
         "--plain-jobs", type=int, default=2_000, metavar="N", help="one-row jobs to plain Flask and Celery"
@@ -34,6 +34,8 @@ def main() -> int:
         wrong += files.run(options)
     if options.which in ("durability", "all"):
         wrong += durability.run(options)
+    if options.which in ("recovery", "all"):
+        wrong += recovery.run(options)
     return 1 if wrong else 0
 
 
