@@ -77,6 +77,11 @@ def show_result(job_id: str) -> Response:
     """Answer with what was scored, or with why it was not."""
     service = get_service()
     job = find_job(service, job_id)
+    if _wants_partial() and job.kind == "file" and job.status in (Status.QUEUED, Status.RUNNING, Status.FAILED):
+        try:
+            return answer_file_result(service, job, partial=True)
+        except FileNotFoundError:
+            raise _gone(job_id) from None
     if job.status in (Status.SUCCEEDED, Status.PARTIALLY_SUCCEEDED):
         try:
             if job.kind == "file":
@@ -262,6 +267,13 @@ def answer_submitted(job: Job, document: dict[str, Any] | None = None) -> Respon
     """Answer 202 for a job that is written down."""
     description = document or job.describe(job.created, None)
     return answer_json(description, 202, {"Location": f"/v1/jobs/{job.id}", "Retry-After": "1"})
+
+
+def _wants_partial() -> bool:
+    text = request.args.get("partial", "false")
+    if text not in ("true", "false"):
+        raise ServiceError("invalid_parameter", "partial: expected true or false.")
+    return text == "true"
 
 
 def _read_limit() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import unicodedata
 from collections.abc import Iterator
@@ -28,8 +29,13 @@ def read_result(service: Service, job_id: str) -> bytes | None:
         return None
 
 
-def answer_file_result(service: Service, job: Job) -> Response:
+def answer_file_result(service: Service, job: Job, *, partial: bool = False) -> Response:
     """Stream the scored file, or the range of it that is asked for.
+
+    Parameters
+    ----------
+    partial : bool
+        Take what there is from the start: the chunks before the first that is not done.
 
     Raises
     ------
@@ -41,9 +47,10 @@ def answer_file_result(service: Service, job: Job) -> Response:
     plan = msgspec.json.decode(service.files.read_plan(job.id), type=Plan)
     header = _make_header(service, job, plan)
     ledger = service.store.read_ledger(job.id)
-    if len(ledger) < len(plan.chunks):
+    if len(ledger) < len(plan.chunks) and not partial:
         raise FileNotFoundError("the ledger is gone")
-    parts = [ledger[index] for index in range(len(plan.chunks))]
+    done = list(itertools.takewhile(ledger.__contains__, range(len(plan.chunks))))
+    parts = [ledger[index] for index in done]
     service.files.check_parts(job.id, [part.part for part in parts])
     total = len(header) + sum(part.bytes for part in parts)
     etag = f"{job.id}-{total}"
@@ -56,6 +63,8 @@ def answer_file_result(service: Service, job: Job) -> Response:
         if (start, stop) != (0, total):
             response.status_code = 206
             response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{total}"
+    if partial:
+        response.headers["Scorequeue-Rows"] = str(sum(plan.chunks[index].rows for index in done))
     response.set_etag(etag)
     response.headers["Accept-Ranges"] = "bytes"
     response.headers["Content-Disposition"] = dump_options_header("attachment", _name_file(job))

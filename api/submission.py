@@ -43,9 +43,10 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         # A query, unlike JSON, can say "nan", and no comparison refuses it.
-        for name in ("deadline_seconds", "retention_seconds"):
-            if (seconds := getattr(self, name)) is not None and math.isnan(seconds):
-                raise ValueError(f"{name}: expected a number of seconds")
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, float) and math.isnan(value):
+                raise ValueError(f"{name}: expected a number")
 
 
 def submit_rows(

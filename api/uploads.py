@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from flask import request
@@ -34,7 +35,8 @@ class FileOptions(Options):
     """What a caller may ask for with a file."""
 
     model: str = ""
-    on_row_error: Literal["continue"] = "continue"
+    on_row_error: Literal["continue", "fail"] = "continue"
+    error_threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     delimiter: str = ","
     column_prefix: str = ""
 
@@ -103,6 +105,7 @@ def _receive(service: Service, tenant: str, upload: Upload) -> Job:
             column_prefix=options.column_prefix,
             filename=filename,
             classes=manifest.signature.classes,
+            max_failed_rows=_limit_failures(options, plan.rows),
         ),
         chunk_rows=tuple(chunk.rows for chunk in plan.chunks),
         idempotency_key=idempotency_key,
@@ -120,6 +123,13 @@ def _read_options(values: dict[str, Any]) -> FileOptions:
     except msgspec.ValidationError as error:
         raise ServiceError("invalid_parameter", f"{error}".replace("$.", "")) from None
     return options
+
+
+def _limit_failures(options: FileOptions, rows: int) -> int | None:
+    """Return how many rows may fail before the job does; None if all may."""
+    if options.on_row_error == "fail":
+        return 0
+    return None if options.error_threshold is None else math.floor(options.error_threshold * rows)
 
 
 def _make_scanner(service: Service, options: FileOptions) -> RecordScanner:

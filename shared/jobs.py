@@ -64,6 +64,8 @@ class Document(msgspec.Struct, kw_only=True, omit_defaults=True):
     column_prefix: str = ""
     filename: str = ""
     classes: tuple[Label, ...] | None = None
+    #: Rows that may fail; with the next one the job fails, and nothing more of it is scored. None: all may.
+    max_failed_rows: int | None = None
 
 
 class Job(msgspec.Struct, kw_only=True):

@@ -227,6 +227,7 @@ class JobStore:
             chunks_offered,
             submission.idempotency_key,
             submission.fingerprint,
+            "" if submission.document.max_failed_rows is None else submission.document.max_failed_rows,
         )
         if state == b"full":
             raise QueueFull(reply[0], max_queue_rows, float(reply[1]))
@@ -333,8 +334,15 @@ class JobStore:
             arguments += (claim.id, claim.attempt)
         self._scripts.run("hand_back", queue, owner, *arguments)
 
-    def commit_chunk(self, owner: str, claim: Claim, entry: LedgerEntry, *, chunks_offered: int) -> tuple[bool, bool]:
+    def commit_chunk(
+        self, owner: str, claim: Claim, entry: LedgerEntry, *, chunks_offered: int, problem: bytes = b""
+    ) -> tuple[bool, bool]:
         """Enter a scored chunk in the ledger and offer the file's next one.
+
+        Parameters
+        ----------
+        problem : bytes
+            What ends the job if too many of its rows have failed by now: the first fault of this chunk, as JSON.
 
         Returns
         -------
@@ -351,6 +359,7 @@ class JobStore:
             entry.failed,
             msgspec.json.encode(entry),
             chunks_offered,
+            problem,
         )
         return bool(stored), bool(wake)
 

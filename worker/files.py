@@ -12,7 +12,7 @@ import numpy as np
 
 from shared import metrics
 from shared.filestore import FileStore
-from shared.jobs import Document, parse_queue
+from shared.jobs import Document, Job, parse_queue
 from shared.logs import get_logger
 from shared.records import Plan, parse_header
 from shared.registry import BrokenManifest, Registry, UnknownModel
@@ -127,7 +127,11 @@ class ChunkScorer:
         scored = self._score_chunk(claim, job.document, self._choose_predictor(name, version, claim))
         entry = self._write_parts(claim, scored)
         stored, wake = self._store.commit_chunk(
-            self._lease.owner, claim, entry, chunks_offered=self._settings.chunks_offered
+            self._lease.owner,
+            claim,
+            entry,
+            chunks_offered=self._settings.chunks_offered,
+            problem=_describe_stop(job, scored),
         )
         if wake:
             self._publisher.publish(queue)
@@ -190,6 +194,25 @@ class ChunkScorer:
 def _fail_rows(matrix: Matrix, code: str, detail: str) -> Outcome:
     error = RowError(code, detail)
     return Outcome(np.zeros(len(matrix)), errors=dict.fromkeys(range(len(matrix)), error), calls=0)
+
+
+def _describe_stop(job: Job, scored: ScoredChunk) -> bytes:
+    """Return the problem of a job that stops because too many of its rows have failed; empty if it never does."""
+    limit = job.document.max_failed_rows
+    if limit is None or not scored.errors:
+        return b""
+    fault = msgspec.json.decode(scored.errors.partition(b"\n")[0])
+    why = (
+        "on_row_error=fail" if limit == 0 else f"more than {limit} of {job.rows} rows failed, as error_threshold has it"
+    )
+    code = fault["code"] if fault["code"] in ("model_error", "worker_lost") else "schema_mismatch"
+    return msgspec.json.encode(
+        {
+            "code": code,
+            "detail": f"{fault['detail']}. The job stopped here ({why}); /errors lists what was found.",
+            "errors": [{"column": fault["column"], "code": fault["code"], "detail": fault["detail"]}],
+        }
+    )
 
 
 def _count_codes(scored: ScoredChunk) -> Counter[str]:

@@ -31,13 +31,13 @@ from tests.live_service import LiveService
 _WORKERS = ("rows worker", "files worker")
 _TASKS = {"rows": SCORE_ROWS, "files": SCORE_CHUNKS}
 #: After so many seconds a new process of the API is at work.
-_SETTLED_SECONDS = 5.0
+_SETTLED_SECONDS = 4.0
 #: Mean seconds between two faults of a kind: a hundred of each in 15 to 20 minutes, and still time to work.
 PERIODS = {
     "kill a worker's child": 7.0,
     "kill a whole worker": 7.0,
-    "kill an API process": 7.0,
-    "kill the whole API": 7.5,
+    "kill an API process": 3.0,
+    "kill the whole API": 12.0,
     "kill Redis": 7.5,
     "kill the broker": 7.5,
     "stop a worker's child past its lease": 9.0,

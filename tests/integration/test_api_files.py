@@ -268,3 +268,79 @@ def test_large_rows_result_whose_file_is_gone_is_gone(start_api: StartApi, path:
     assert api.http.get(f"/v1/jobs/{job_id}/{path}").status_code == 200
     api.service.files.remove(job_id)
     assert_problem(api.http.get(f"/v1/jobs/{job_id}/{path}"), 410, "job_gone")
+
+
+BAD_LINE = b"id,a,b\nr0,0,0\nr1,1,1\nr2,x,2\nr3,3,3\nr4,4,\nr5,5,5\nr6,6,6\n"
+
+
+def test_first_bad_row_ends_a_job_that_wants_none(start_api: StartApi) -> None:
+    """With on_row_error=fail the job fails at its first bad row, says where, and scores nothing more."""
+    api = start_api(chunk_rows=2, chunks_offered=1)
+    job_id = api.submit_file(BAD_LINE, "line", on_row_error="fail")
+
+    api.score()
+
+    job = api.get_job(job_id)
+    assert job["status"] == "failed"
+    assert job["row_counts"] == {"total": 7, "succeeded": 3, "failed": 1, "pending": 3}
+    problem = assert_problem(api.http.get(f"/v1/jobs/{job_id}/result"), 422, "schema_mismatch")
+    assert "row 3, line 4, column 'a': found 'x', expected a number" in problem["detail"]
+    assert [error["row"] for error in list_errors(api, job_id)] == [3]
+    assert api.service.store.read_queue("files:line:1").outstanding_rows == 0
+
+
+@pytest.mark.parametrize(("threshold", "status"), [("0.28", "failed"), ("0.29", "partially_succeeded")])
+def test_job_fails_above_its_error_threshold(start_api: StartApi, threshold: str, status: str) -> None:
+    """Two of seven rows are 0.286 of the file: a job that allows less fails, one that allows more does not."""
+    api = start_api(chunk_rows=2, chunks_offered=1)
+    job_id = api.submit_file(BAD_LINE, "line", error_threshold=threshold)
+
+    api.score()
+
+    assert api.get_job(job_id)["status"] == status
+    if status == "failed":
+        problem = assert_problem(api.http.get(f"/v1/jobs/{job_id}/result"), 422, "schema_mismatch")
+        assert "more than 1 of 7 rows failed" in problem["detail"]
+
+
+def test_chunk_that_another_holds_is_refused_when_its_job_has_stopped(start_api: StartApi) -> None:
+    """A chunk that was under way when its job failed is not counted any more."""
+    api = start_api(chunk_rows=2, chunks_offered=4)
+    job_id = api.submit_file(BAD_LINE, "line", on_row_error="fail")
+    store = api.service.store
+    other = store.claim("files:line:1", "other", lease_seconds=5, max_rows=1, max_bytes=1, max_chunks=1).units[0]
+    api.score()
+    before = api.get_job(job_id)
+
+    stored, _ = store.commit_chunk("other", other, LedgerEntry("x", 1, 2, 0, ""), chunks_offered=4)
+
+    assert not stored
+    assert before["status"] == "failed"
+    assert api.get_job(job_id) == before
+
+
+def test_finished_chunks_can_be_had_while_the_rest_is_scored(start_api: StartApi) -> None:
+    """With ?partial=true the result so far is the beginning of the whole one, under an ETag of its own."""
+    api = start_api(chunk_rows=10, chunks_offered=2)
+    data = make_line_csv(45)
+    job_id = api.submit_file(data, "line")
+    worker = api.make_worker()
+    path = f"/v1/jobs/{job_id}/result"
+    nothing = api.http.get(path, query_string={"partial": "true"})
+    held = api.service.store.claim("files:line:1", "other", lease_seconds=5, max_rows=1, max_bytes=1, max_chunks=1)
+    api.service.store.leave("other")
+    assert held.units[0].chunk == 0
+    worker.score_chunks("files:line:1")
+    behind_a_gap = api.http.get(path, query_string={"partial": "true"})
+    assert_problem(api.http.get(path), 409, "job_not_finished")
+    api.service.store.reclaim("files:line:1", "normal", "other")
+    api.score()
+    whole = fetch_result(api, job_id)
+    complete = api.http.get(path, query_string={"partial": "true"})
+
+    assert (nothing.status_code, nothing.headers["Scorequeue-Rows"]) == (200, "0")
+    assert nothing.data == whole.partition(b"\n")[0] + b"\n"
+    assert behind_a_gap.data == nothing.data  # chunks after the first that lacks are held back
+    assert complete.data == whole
+    assert nothing.headers["ETag"] != complete.headers["ETag"]
+    assert_problem(api.http.get(path, query_string={"partial": "maybe"}), 400, "invalid_parameter")

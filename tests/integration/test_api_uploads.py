@@ -190,6 +190,10 @@ WRONG_OPTIONS = [
     ("delimiter", "\n"),
     ("delimiter", "1"),
     ("on_row_error", "explode"),
+    ("error_threshold", "1.5"),
+    ("error_threshold", "-0.1"),
+    ("error_threshold", "nan"),
+    ("error_threshold", "some"),
     ("colour", "red"),
     ("metadata", "x"),
 ]
