@@ -20,16 +20,15 @@ from shared.settings import Settings
 from shared.store import Claim, JobStore, LedgerEntry
 from shared.wakeups import WakeupPublisher
 from worker.csv_chunks import ChunkMismatch, ScoredChunk, score_chunk
+from worker.isolation import CALL_ROWS, score_isolated
 from worker.lease import Lease
 from worker.models import LoadedModel, ModelNotReady
 from worker.scoring import Matrix, Outcome, RowError, score_matrix
 
 #: After this long a task gives way to other queues; a chunk takes about half a second.
 TURN_SECONDS = 1.0
-#: A chunk that ended alone with its worker this often is not shown to the model again.
+#: A chunk whose worker was lost this often, although its rows met the model in isolation, is not tried again.
 MAX_STRIKES = 3
-#: Rows of one model call in a chunk: memory stays bounded, and the call's own cost no longer counts.
-CALL_ROWS = 8192
 
 logger = get_logger(__name__)
 
@@ -154,6 +153,9 @@ class ChunkScorer:
         except ModelNotReady as error:
             detail = error.detail
             return lambda matrix: _fail_rows(matrix, "model_error", detail)
+        if claim.stream == "trial":  # its worker was lost: perhaps by one of its rows, and then only that row may fail
+            budget = self._settings.task_seconds / 2
+            return lambda matrix: score_isolated(self._registry, name, version, matrix, budget_seconds=budget)
         patience = self._settings.task_seconds / 4
         return lambda matrix: score_matrix(model, matrix, CALL_ROWS, patience_seconds=patience)
 

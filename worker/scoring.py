@@ -91,7 +91,9 @@ class WrongShape(ValueError):
     """The model's answer does not have the rows or the classes that it must have."""
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
+    """The answer to rows `start` to before `stop` of a matrix."""
+
     start: int
     stop: int
     answer: Outcome
@@ -131,7 +133,7 @@ def score_matrix(
     """
     rows = len(matrix)
     pending = [(start, min(start + max_rows, rows)) for start in range(0, rows, max_rows)][::-1]
-    pieces: list[_Piece] = []
+    pieces: list[Piece] = []
     errors: dict[int, RowError] = {}
     calls = bisections = 0
     began = clock()
@@ -144,7 +146,7 @@ def score_matrix(
         except Exception as error:  # noqa: BLE001 - a model may raise anything, and only its rows may suffer
             failure = _describe_failure(error)
         else:
-            pieces.append(_Piece(start, stop, answer))
+            pieces.append(Piece(start, stop, answer))
             continue
         # Outside of the handler: the error, and the large arrays its traceback holds, are gone by now.
         if stop - start == 1:
@@ -157,7 +159,7 @@ def score_matrix(
             middle = (start + stop) // 2
             pending += [(middle, stop), (start, middle)]
     seconds = clock() - began
-    whole = _join_pieces(pieces, rows)
+    whole = join_pieces(pieces, rows)
     for row in _find_non_finite(whole):
         errors.setdefault(row, RowError("model_error", "the model returned a non-finite value"))
     return replace(whole, errors=errors, calls=calls, bisections=bisections, predict_seconds=seconds)
@@ -189,7 +191,8 @@ def _describe_failure(error: Exception) -> str:
     return f"the model raised {type(error).__name__} on this row"
 
 
-def _join_pieces(pieces: list[_Piece], rows: int) -> Outcome:
+def join_pieces(pieces: list[Piece], rows: int) -> Outcome:
+    """Put predictions and probabilities of pieces into an outcome of so many rows, without their errors."""
     if len(pieces) == 1 and pieces[0].stop - pieces[0].start == rows:
         return pieces[0].answer
     if not pieces:
