@@ -25,6 +25,10 @@ from shared.store import Submission
 MEDIA_TYPES = ("text/csv", "multipart/form-data")
 
 _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|"}
+_CHUNK_SECONDS = 0.5
+_FIRST_CHUNK_ROWS = 20_000
+#: Below this a chunk's own cost counts for more than the model's.
+_FEWEST_CHUNK_ROWS = 500
 #: A field of a form is an option, not data.
 _MOST_FIELD_BYTES = 64 * 1024
 #: What the reader of a form may hold at a time: the block that came, and a part's header.
@@ -72,14 +76,14 @@ def _receive(service: Service, tenant: str, upload: Upload) -> Job:
         form.read(blocks)
         options, filename = _read_options(form.fields), form.filename
         manifest = resolve_model(service, options.model)
-        scanner = _make_scanner(service, options)
+        scanner = _make_scanner(service, manifest, options)
         for block in _reread(upload):
             digest.update(block)
             scanner.feed(block)
     else:
         options, filename = _read_options(dict(request.args.items())), ""
         manifest = resolve_model(service, options.model)  # before a byte is read: a wrong name costs nothing
-        scanner = _make_scanner(service, options)
+        scanner = _make_scanner(service, manifest, options)
         for block in blocks:
             digest.update(block)
             scanner.feed(block)
@@ -132,15 +136,22 @@ def _limit_failures(options: FileOptions, rows: int) -> int | None:
     return None if options.error_threshold is None else math.floor(options.error_threshold * rows)
 
 
-def _make_scanner(service: Service, options: FileOptions) -> RecordScanner:
+def _make_scanner(service: Service, manifest: Manifest, options: FileOptions) -> RecordScanner:
     try:
         return RecordScanner(
             options.delimiter.encode(),
             chunk_bytes=service.settings.chunk_bytes,
-            chunk_rows=service.settings.chunk_rows,
+            chunk_rows=_size_chunks(service, manifest),
         )
     except ValueError as error:
         raise ServiceError("invalid_parameter", str(error)) from None
+
+
+def _size_chunks(service: Service, manifest: Manifest) -> int:
+    """Return the rows of half a second of work, as measured; a chunk is what is lost, and waited for, at a time."""
+    speed = service.store.read_chunk_speed(queue_name("files", manifest.name, manifest.version))
+    rows = _FIRST_CHUNK_ROWS if speed is None else round(speed * _CHUNK_SECONDS)
+    return min(max(rows, _FEWEST_CHUNK_ROWS), service.settings.chunk_rows)
 
 
 def _check_columns(columns: list[str], manifest: Manifest, options: FileOptions) -> None:

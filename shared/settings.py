@@ -73,8 +73,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     batch_rows: int = 512
     #: Bytes of payload in one claim, so that wide rows do not add up to an unbounded batch.
     batch_bytes: int = 32 * 1024 * 1024
-    #: Rows of one chunk of a file; with ``chunk_bytes`` it keeps a chunk near half a second of work.
-    chunk_rows: int = 20_000
+    #: Most rows of one chunk of a file. Within it and ``chunk_bytes`` a chunk is half a second of the model's work.
+    chunk_rows: int = 100_000
     #: Bytes of one chunk of a file.
     chunk_bytes: int = 4 * 1024 * 1024
     #: Chunks of one file that are offered at a time, so that files take turns.

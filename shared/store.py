@@ -335,7 +335,14 @@ class JobStore:
         self._scripts.run("hand_back", queue, owner, *arguments)
 
     def commit_chunk(
-        self, owner: str, claim: Claim, entry: LedgerEntry, *, chunks_offered: int, problem: bytes = b""
+        self,
+        owner: str,
+        claim: Claim,
+        entry: LedgerEntry,
+        *,
+        chunks_offered: int,
+        problem: bytes = b"",
+        speed: float = 0.0,
     ) -> tuple[bool, bool]:
         """Enter a scored chunk in the ledger and offer the file's next one.
 
@@ -343,6 +350,8 @@ class JobStore:
         ----------
         problem : bytes
             What ends the job if too many of its rows have failed by now: the first fault of this chunk, as JSON.
+        speed : float
+            Rows per second of this chunk, for the size of later files' chunks; 0 if that tells nothing.
 
         Returns
         -------
@@ -360,6 +369,7 @@ class JobStore:
             msgspec.json.encode(entry),
             chunks_offered,
             problem,
+            f"{speed:.1f}" if speed else "",
         )
         return bool(stored), bool(wake)
 
@@ -412,6 +422,11 @@ class JobStore:
             {counters[i].decode(): counters[i + 1].decode() for i in range(0, len(counters), 2)},
             {name.decode(): age for name, age in ages},
         )
+
+    def read_chunk_speed(self, queue: str) -> float | None:
+        """Return the rows per second that one process lately scored of a chunk; None if that is not known."""
+        speed: bytes | None = self.client.hget(f"sq:queue:{queue}", "chunk_speed")  # type: ignore[assignment]
+        return None if speed is None else float(speed)
 
     def pause(self, queue: str, *, paused: bool) -> None:
         """Stop or resume claiming from a queue."""

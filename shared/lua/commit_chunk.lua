@@ -1,6 +1,6 @@
 -- Commits one chunk: fences, enters it in the ledger, offers the next; ends the job with its last chunk.
 -- ARGV: id, chunk, owner, attempt, rows succeeded, rows failed, ledger entry, chunks to offer,
---       the first fault of the chunk as a problem (JSON), or ''
+--       the first fault of the chunk as a problem (JSON), or '', rows per second of this chunk, or ''
 -- Returns {stored (1/0), wake-up to publish (1/0)}
 local id, chunk, owner, attempt = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local key, now = job_key(id), read_clock()
@@ -14,6 +14,10 @@ local done = redis.call('HINCRBY', key, 'done', 1)
 local job = read_fields(key, 'q', 'pr', 'cr', 'bad', 'cancel', 'most_bad')
 count(job.q, 'rows_succeeded', ARGV[5])
 count(job.q, 'rows_failed', ARGV[6])
+if ARGV[10] ~= '' then -- smoothed: one chunk in a busy moment says little
+  local before = tonumber(redis.call('HGET', queue_key(job.q), 'chunk_speed')) or ARGV[10]
+  redis.call('HSET', queue_key(job.q), 'chunk_speed', string.format('%.1f', 0.7 * before + 0.3 * ARGV[10]))
+end
 
 local chunks = cjson.decode(job.cr)
 if job.cancel then

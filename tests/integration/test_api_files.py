@@ -344,3 +344,31 @@ def test_finished_chunks_can_be_had_while_the_rest_is_scored(start_api: StartApi
     assert complete.data == whole
     assert nothing.headers["ETag"] != complete.headers["ETag"]
     assert_problem(api.http.get(path, query_string={"partial": "maybe"}), 400, "invalid_parameter")
+
+
+def count_chunks(api: ApiUnderTest, job_id: str) -> list[int]:
+    """Give the rows of each chunk of a job's plan."""
+    return [chunk["rows"] for chunk in json.loads(api.service.files.read_plan(job_id))["chunks"]]
+
+
+def test_chunks_hold_half_a_second_of_work(start_api: StartApi) -> None:
+    """What workers measured decides the rows of a later file's chunks, between a floor and the setting."""
+    api = start_api(chunk_rows=3_000)
+    queue = "files:line:1"
+    data = make_line_csv(4_000)
+    unknown = api.submit_file(data, "line")
+    api.service.store.client.hset(f"sq:queue:{queue}", "chunk_speed", "2000")
+    known = api.submit_file(data, "line")
+    api.service.store.client.hset(f"sq:queue:{queue}", "chunk_speed", "3")
+    slow = api.submit_file(data, "line")
+
+    assert count_chunks(api, unknown) == [3_000, 1_000]
+    assert count_chunks(api, known) == [1_000] * 4
+    assert count_chunks(api, slow) == [500] * 8
+
+    api.score()
+
+    assert fetch_result(api, unknown) == fetch_result(api, known) == fetch_result(api, slow)
+    measured = api.service.store.read_chunk_speed(queue)
+    assert measured is not None
+    assert measured > 3
