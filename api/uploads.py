@@ -12,6 +12,7 @@ from flask import request
 from werkzeug.sansio.multipart import Data, Field, File, MultipartDecoder, NeedData, State
 
 from api.bodies import BLOCK_BYTES, has_known_end, iterate_body
+from api.decoding import ENCODINGS, decode_blocks
 from api.service import Service
 from api.submission import Options, make_document, read_idempotency_key, resolve_model, submit_job
 from shared.columns import ColumnCollision, added_columns, find_collisions, missing_columns
@@ -53,9 +54,7 @@ def submit_file(service: Service, tenant: str) -> Job:
     ServiceError
         The upload is not complete, not CSV, or lacks columns of the model; nothing is kept.
     """
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise ServiceError("unsupported_media_type", "Content-Encoding: only identity is taken for now.")
-    if not has_known_end():
+    if _read_encoding() == "identity" and not has_known_end():
         raise ServiceError(
             "length_required", "Send Content-Length or Content-Digest: without them a cut-off upload looks complete."
         )
@@ -69,7 +68,9 @@ def submit_file(service: Service, tenant: str) -> Job:
 
 
 def _receive(service: Service, tenant: str, upload: Upload) -> Job:
-    blocks = iterate_body(service.settings.max_file_bytes)
+    blocks, encoding = iterate_body(service.settings.max_file_bytes), _read_encoding()
+    if encoding != "identity":
+        blocks = decode_blocks(blocks, encoding, service.settings.max_file_bytes)
     idempotency_key, digest = read_idempotency_key(), hashlib.blake2b(digest_size=16)
     if request.mimetype == "multipart/form-data":
         form = _FormReader(upload)
@@ -116,6 +117,15 @@ def _receive(service: Service, tenant: str, upload: Upload) -> Job:
         fingerprint=digest.hexdigest(),
     )
     return submit_job(service, submission)
+
+
+def _read_encoding() -> str:
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("identity", *ENCODINGS):
+        raise ServiceError(
+            "unsupported_media_type", f"Content-Encoding: expected one of {', '.join(ENCODINGS)}, or none."
+        )
+    return encoding
 
 
 def _read_options(values: dict[str, Any]) -> FileOptions:

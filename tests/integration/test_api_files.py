@@ -13,6 +13,7 @@ import pytest
 
 from shared.store import LedgerEntry
 from tests.api_under_test import IRIS_CLASSES, IRIS_ROWS, ApiUnderTest, assert_problem, read_id
+from tests.packers import PACKERS
 from tests.small_models import IRIS_COLUMNS
 
 StartApi = Callable[..., ApiUnderTest]
@@ -372,3 +373,25 @@ def test_chunks_hold_half_a_second_of_work(start_api: StartApi) -> None:
     measured = api.service.store.read_chunk_speed(queue)
     assert measured is not None
     assert measured > 3
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_compressed_file_is_scored_like_the_plain_one(api: ApiUnderTest, encoding: str) -> None:
+    """A gzip or zstd body needs no length: its end mark says that it is whole. The result is that of the plain file."""
+    data = make_line_csv(50)
+    packed = PACKERS[encoding](data)
+    plain = api.submit_file(data, "line")
+    answer = api.http.post(
+        "/v1/jobs?model=line",
+        input_stream=io.BytesIO(packed),
+        headers={"Content-Encoding": encoding, "Transfer-Encoding": "chunked"},
+        content_type="text/csv",
+        environ_overrides={"wsgi.input_terminated": True},
+    )
+    job_id = read_id(answer)
+
+    api.score()
+
+    results = [api.http.get(f"/v1/jobs/{job}/result").data for job in (plain, job_id)]
+    assert results[0] == results[1]
+    assert b"prediction" in results[0]

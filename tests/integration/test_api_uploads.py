@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.api_under_test import ApiUnderTest, assert_problem
+from tests.packers import PACKERS
 
 StartApi = Callable[..., ApiUnderTest]
 CSV = b"a,b\n1,2\n3,4\n"
@@ -269,3 +270,13 @@ def test_unknown_encoding_is_unsupported(api: ApiUnderTest, encoding: str) -> No
     """A body packed in a way that is not understood is a 415, not garbage."""
     answer = api.post_file(CSV, "line", headers={"Content-Encoding": encoding})
     assert_problem(answer, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_cut_off_compressed_file_is_kept_nowhere(api: ApiUnderTest, encoding: str) -> None:
+    """Half of it with an honest length is refused all the same, and leaves nothing."""
+    packed = PACKERS[encoding](CSV * 500)
+
+    answer = api.post_file(packed[: len(packed) // 2], "line", headers={"Content-Encoding": encoding})
+
+    assert_problem(answer, 400, "incomplete_upload")
