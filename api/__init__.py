@@ -24,7 +24,19 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings : Settings, optional
         By default those of the environment.
     """
-    from api import callers, compatible, dead_letters, events, jobs, models, problems, queues, requests_log, service
+    from api import (
+        callers,
+        compatible,
+        dead_letters,
+        events,
+        jobs,
+        models,
+        problems,
+        queues,
+        requests_log,
+        retries,
+        service,
+    )
 
     app = Flask(__name__, static_folder=None)
     app.url_map.strict_slashes = False
@@ -32,7 +44,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     requests_log.install(app)
     problems.install(app)
     callers.install(app)
-    for module in (jobs, events, dead_letters, queues, models, compatible, service):
+    for module in (jobs, retries, events, dead_letters, queues, models, compatible, service):
         app.register_blueprint(module.blueprint)
     return app
 

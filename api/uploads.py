@@ -54,10 +54,7 @@ def submit_file(service: Service, tenant: str) -> Job:
     ServiceError
         The upload is not complete, not CSV, or lacks columns of the model; nothing is kept.
     """
-    if _read_encoding() == "identity" and not has_known_end():
-        raise ServiceError(
-            "length_required", "Send Content-Length or Content-Digest: without them a cut-off upload looks complete."
-        )
+    check_upload(MEDIA_TYPES)
     service.admission.check_file()
     with service.receiving():
         upload = service.files.begin_upload()
@@ -67,10 +64,25 @@ def submit_file(service: Service, tenant: str) -> Job:
             upload.discard()
 
 
+def check_upload(media_types: tuple[str, ...]) -> None:
+    """Refuse a body that is of another type, or whose end could not be told from a cut."""
+    if request.mimetype not in media_types:
+        raise ServiceError("unsupported_media_type", f"Content-Type: expected {' or '.join(media_types)}.")
+    if _read_encoding() == "identity" and not has_known_end():
+        raise ServiceError(
+            "length_required", "Send Content-Length or Content-Digest: without them a cut-off upload looks complete."
+        )
+
+
+def decode_body(blocks: Iterator[bytes], limit: int) -> Iterator[bytes]:
+    """Unpack a body as its ``Content-Encoding`` says."""
+    encoding = _read_encoding()
+    return blocks if encoding == "identity" else decode_blocks(blocks, encoding, limit)
+
+
 def _receive(service: Service, tenant: str, upload: Upload) -> Job:
-    blocks, encoding = iterate_body(service.settings.max_file_bytes), _read_encoding()
-    if encoding != "identity":
-        blocks = decode_blocks(blocks, encoding, service.settings.max_file_bytes)
+    limit = service.settings.max_file_bytes
+    blocks = decode_body(iterate_body(limit), limit)
     idempotency_key, digest = read_idempotency_key(), hashlib.blake2b(digest_size=16)
     if request.mimetype == "multipart/form-data":
         form = _FormReader(upload)

@@ -3,7 +3,8 @@
 What is visible is whole: everything is written beside its place, fsynced, and renamed into it.
 
 ``uploads/{token}/``  an upload under way
-``jobs/{id}/``        of a file: ``input``, ``plan.json``, ``parts/{chunk}-{attempt}`` (``.errors`` beside it);
+``jobs/{id}/``        of a file: ``input``, ``plan.json``, ``parts/{chunk}-{attempt}`` (``.errors`` beside it), and of a
+                      retry ``parts/earlier-{chunk}``, from the job before;
                       of rows too large for Redis: ``rows``, ``result``
 """
 
@@ -21,6 +22,7 @@ from shared.disk import replace_file, sync_folder, write_file
 
 INPUT = "input"
 PLAN = "plan.json"
+PARTS = "parts"
 #: The payload of a rows job that is too large for Redis.
 ROWS = "rows"
 #: Begins what stands in a job's record for a payload or result that is here; its name follows. Neither of them
@@ -32,6 +34,11 @@ _BLOCK_BYTES = 1 << 20
 _ABANDONED_SECONDS = 3600
 
 
+def earlier_parts(chunk: int) -> tuple[str, str]:
+    """Name the part and the errors that a retry has of a chunk from the job before."""
+    return f"earlier-{chunk:07d}", f"earlier-{chunk:07d}.errors"
+
+
 class Upload:
     """A file that is still coming in; it becomes visible by `keep`, or leaves no trace."""
 
@@ -39,6 +46,7 @@ class Upload:
         self._folder = folder
         self._jobs = jobs
         folder.mkdir(parents=True)
+        (folder / PARTS).mkdir()
         self.path = folder / INPUT
         self.file: BinaryIO = open(self.path, "xb")  # noqa: SIM115 - closed by keep and discard
 
@@ -48,10 +56,21 @@ class Upload:
         os.fsync(self.file.fileno())
         self.file.close()
         write_file(self._folder / PLAN, plan)
-        (self._folder / "parts").mkdir()
+        sync_folder(self._folder / PARTS)
         sync_folder(self._folder)
         self._folder.rename(self._jobs / job_id)
         sync_folder(self._jobs)
+
+    def take_input(self, job_id: str) -> None:
+        """Take another job's input as this one's; what is in the store never changes, so both may have it."""
+        self.file.close()
+        self.path.unlink()
+        self.path.hardlink_to(self._jobs / job_id / INPUT)
+        self.file = open(self.path, "rb")  # noqa: SIM115 - closed by keep and discard
+
+    def take_part(self, job_id: str, name: str, new_name: str) -> None:
+        """Take a part of another job's result."""
+        (self._folder / PARTS / new_name).hardlink_to(self._jobs / job_id / PARTS / name)
 
     def discard(self) -> None:
         """Forget the upload; nothing happens if it was kept."""
@@ -128,11 +147,11 @@ class FileStore:
 
     def write_part(self, job_id: str, name: str, data: bytes) -> None:
         """Write a part of a result, whole or not at all."""
-        replace_file(self._jobs / job_id / "parts" / name, data)
+        replace_file(self._jobs / job_id / PARTS / name, data)
 
     def read_part(self, job_id: str, name: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Yield the bytes of a part from `start` to before `stop` (its end by default), in blocks."""
-        with open(self._jobs / job_id / "parts" / name, "rb") as file:
+        with open(self._jobs / job_id / PARTS / name, "rb") as file:
             file.seek(start)
             position = start
             while stop is None or position < stop:
@@ -144,7 +163,7 @@ class FileStore:
 
     def check_parts(self, job_id: str, names: Iterable[str]) -> None:
         """Raise `FileNotFoundError` if one of these parts is not there: before a byte of them is sent."""
-        with os.scandir(self._jobs / job_id / "parts") as entries:
+        with os.scandir(self._jobs / job_id / PARTS) as entries:
             missing = set(names) - {entry.name for entry in entries}
         if missing:
             raise FileNotFoundError(f"{len(missing)} parts are missing, as {min(missing)}")
@@ -165,7 +184,8 @@ class FileStore:
             return
         for folder in self._uploads.iterdir():
             try:
-                touched = (folder / INPUT).stat().st_mtime
+                # A retry's input is as old as the first job's; its folder is not.
+                touched = max((folder / INPUT).stat().st_mtime, folder.stat().st_mtime)
             except FileNotFoundError:
                 continue
             if time.time() - touched > _ABANDONED_SECONDS:

@@ -66,6 +66,8 @@ class Document(msgspec.Struct, kw_only=True, omit_defaults=True):
     classes: tuple[Label, ...] | None = None
     #: Rows that may fail; with the next one the job fails, and nothing more of it is scored. None: all may.
     max_failed_rows: int | None = None
+    #: Of a retry: chunks of which some rows are taken over from the job before.
+    merged_chunks: tuple[int, ...] = ()
 
 
 class Job(msgspec.Struct, kw_only=True):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -29,6 +30,8 @@ COLUMNS_MAX = 20_000
 
 #: Bytes looked at in one step: the masks of a step stay in the processor's cache, and memory stays flat.
 _PIECE_BYTES = 256 << 10
+#: More than any file has.
+_ANY_BYTES = _ANY_ROWS = 1 << 60
 _LF, _CR, _QUOTE = b'\n\r"'
 # Fields are bounded by the limit for a record; the csv module's own 128 KiB would refuse legal ones.
 csv.field_size_limit(2**31 - 1)
@@ -235,6 +238,21 @@ class _ChunkCutter:
         self._offset, self._line = self._end, self._next_line
 
 
+class _RowCutter(_ChunkCutter):
+    """Gathers record ends into chunks of given numbers of rows; what is left over is one more."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        super().__init__(_ANY_BYTES, 1)
+        self._cuts = iter(rows)
+        self._chunk_rows = next(self._cuts, _ANY_ROWS)
+
+    def close(self) -> None:
+        """End the chunk after the records taken so far, if any."""
+        if self._rows:
+            super().close()
+            self._chunk_rows = next(self._cuts, _ANY_ROWS)
+
+
 class RecordScanner:
     """Cuts a CSV stream into chunks while it passes by; keeps the header and the plan, never the file.
 
@@ -246,6 +264,8 @@ class RecordScanner:
         One byte.
     chunk_bytes, chunk_rows : int
         Limits for a chunk, kept unless a single record is larger.
+    cut_rows : sequence of int, optional
+        The rows of each chunk, instead of these limits: to cut a file where another is cut.
     record_max_bytes, columns_max : int
         Limits for one record, its newline included, and for the header's columns.
 
@@ -263,6 +283,7 @@ class RecordScanner:
         chunk_bytes: int = CHUNK_BYTES,
         chunk_rows: int = CHUNK_ROWS,
         *,
+        cut_rows: Sequence[int] | None = None,
         record_max_bytes: int = RECORD_MAX_BYTES,
         columns_max: int = COLUMNS_MAX,
     ) -> None:
@@ -272,7 +293,7 @@ class RecordScanner:
         self._record_max_bytes = record_max_bytes
         self._columns_max = columns_max
         self._finder = _RecordFinder(delimiter)
-        self._cutter = _ChunkCutter(chunk_bytes, chunk_rows)
+        self._cutter = _ChunkCutter(chunk_bytes, chunk_rows) if cut_rows is None else _RowCutter(cut_rows)
         self._bom: bool | None = None
         self._held = b""  # bytes that mean nothing before the next ones are known
         self._position = 0  # bytes read

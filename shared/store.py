@@ -66,6 +66,16 @@ class QueueFull(ServiceError):
         )
 
 
+class LedgerEntry(msgspec.Struct, frozen=True):
+    """A finished chunk: where its part is and how long it is, in bytes."""
+
+    part: str
+    bytes: int
+    succeeded: int
+    failed: int
+    errors_part: str
+
+
 class Submission(msgspec.Struct, kw_only=True, frozen=True):
     """A job to be written down."""
 
@@ -80,6 +90,8 @@ class Submission(msgspec.Struct, kw_only=True, frozen=True):
     document: Document
     payload: bytes = b""
     chunk_rows: tuple[int, ...] = ()
+    #: Of a retry: the chunks in which no row had failed, by their number.
+    done_chunks: dict[int, LedgerEntry] = {}
     #: What the caller named its request, and a digest of what it sent; empty if it named none.
     idempotency_key: str = ""
     fingerprint: str = ""
@@ -128,16 +140,6 @@ class RowsOutcome(msgspec.Struct, frozen=True):
     failed: int
     result: bytes = b""
     problem: bytes = b""
-
-
-class LedgerEntry(msgspec.Struct, frozen=True):
-    """A finished chunk: where its part is and how long it is, in bytes."""
-
-    part: str
-    bytes: int
-    succeeded: int
-    failed: int
-    errors_part: str
 
 
 class QueueState(msgspec.Struct, frozen=True):
@@ -228,6 +230,7 @@ class JobStore:
             submission.idempotency_key,
             submission.fingerprint,
             "" if submission.document.max_failed_rows is None else submission.document.max_failed_rows,
+            _encode_done_chunks(submission),
         )
         if state == b"full":
             raise QueueFull(reply[0], max_queue_rows, float(reply[1]))
@@ -554,6 +557,11 @@ def _read_job(job_id: str, record: list[bytes | None]) -> Job | None:
         stream=text("xs") or None,
         queue=text("q"),
     )
+
+
+def _encode_done_chunks(submission: Submission) -> bytes:
+    done = submission.done_chunks.items()
+    return msgspec.json.encode([(chunk, msgspec.json.encode(entry).decode(), entry.succeeded) for chunk, entry in done])
 
 
 def _read_claim(unit: list[Any]) -> Claim:

@@ -72,6 +72,21 @@ class RowFault(NamedTuple):
     column: str | None = None
 
 
+class Earlier(NamedTuple):
+    """What a job before made of the same records of a chunk.
+
+    Parameters
+    ----------
+    data : bytes
+        Its part of the result.
+    failed : sequence of int
+        Rows of the chunk, from 0, that had failed; all others are taken over.
+    """
+
+    data: bytes
+    failed: Sequence[int]
+
+
 class _Layout(NamedTuple):
     """How records of a file are laid out, and what the model wants of them."""
 
@@ -227,6 +242,7 @@ def score_chunk(
     expected_rows: int,
     first_row: int,
     first_line: int,
+    earlier: Earlier | None = None,
 ) -> ScoredChunk:
     """Score the records of a chunk.
 
@@ -251,6 +267,8 @@ def score_chunk(
         Records that the plan counts in the chunk.
     first_row, first_line : int
         Rows of the file before the chunk; physical line, from 1, on which it begins.
+    earlier : Earlier, optional
+        Score only the rows that had failed; the others stay, byte for byte, as they are there.
 
     Returns
     -------
@@ -275,16 +293,18 @@ def score_chunk(
     if rows != expected_rows:
         raise ChunkMismatch(f"the plan counts {expected_rows} records from row {first_row + 1}, found {rows}")
     reader.read_all()
-    readable = _find_others(rows, reader.faults)
-    outcome = predict(reader.matrix[readable] if reader.faults else reader.matrix) if readable.size else None
-    faults = dict(reader.faults)
+    wanted = range(rows) if earlier is None else earlier.failed
+    faults = {row: fault for row, fault in reader.faults.items() if row in wanted}
+    readable = _find_others(rows, faults) if earlier is None else np.setdiff1d(earlier.failed, list(faults))
+    outcome = predict(reader.matrix if len(readable) == rows else reader.matrix[readable]) if readable.size else None
     if outcome is not None:
         faults.update({int(readable[index]): RowFault(*error) for index, error in outcome.errors.items()})
     class_count = 0 if classes is None else len(classes)
     added = _format_outcome(outcome, readable, rows, class_count, delimiter)
     added += _format_faults(faults, rows, delimiter)
+    scored = _join_cells(data, reader.records.content_ends, added, delimiter)
     return ScoredChunk(
-        data=_join_cells(data, reader.records.content_ends, added, delimiter),
+        data=scored if earlier is None else _merge_records(scored, earlier, rows, delimiter),
         errors=_list_faults(reader, faults),
         succeeded=rows - len(faults),
         failed=len(faults),
@@ -429,6 +449,21 @@ def _join_cells(data: bytes, content_ends: Offsets, added: list[pa.Array], delim
     )
     values = memoryview(joined.buffers()[2])[: joined.total_values_length]
     return b"".join((values, memoryview(data)[offsets[-1] :]))
+
+
+def _merge_records(scored: bytes, earlier: Earlier, rows: int, delimiter: bytes) -> bytes:
+    """Return the records that had failed as they are scored now, and the others as they were."""
+    arrays = []
+    for data in (scored, earlier.data):
+        ends = find_records(data, delimiter).ends
+        if len(ends) != rows:
+            raise ChunkMismatch(f"{rows} scored records were expected, found {len(ends)}")
+        offsets = np.concatenate(([0], ends)).astype(np.int64)
+        arrays.append(pa.Array.from_buffers(pa.large_binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(data)]))
+    again = np.zeros(rows, dtype=bool)
+    again[list(earlier.failed)] = True
+    merged = pc.if_else(pa.array(again), *arrays)
+    return bytes(memoryview(merged.buffers()[2])[: merged.total_values_length])
 
 
 def _list_faults(reader: ChunkReader, faults: dict[int, RowFault]) -> bytes:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from shared import metrics
-from shared.filestore import FileStore
+from shared.filestore import FileStore, earlier_parts
 from shared.jobs import Document, Job, parse_queue
 from shared.logs import get_logger
 from shared.records import Plan, parse_header
@@ -19,7 +19,7 @@ from shared.registry import BrokenManifest, Registry, UnknownModel
 from shared.settings import Settings
 from shared.store import Claim, JobStore, LedgerEntry
 from shared.wakeups import WakeupPublisher
-from worker.csv_chunks import ChunkMismatch, ScoredChunk, score_chunk
+from worker.csv_chunks import ChunkMismatch, Earlier, ScoredChunk, score_chunk
 from worker.isolation import CALL_ROWS, score_isolated
 from worker.lease import Lease
 from worker.models import LoadedModel, ModelNotReady
@@ -178,7 +178,13 @@ class ChunkScorer:
             expected_rows=chunk.rows,
             first_row=chunk.first_row,
             first_line=chunk.first_line,
+            earlier=self._read_earlier(claim, chunk.first_row) if claim.chunk in document.merged_chunks else None,
         )
+
+    def _read_earlier(self, claim: Claim, first_row: int) -> Earlier:
+        part, errors = earlier_parts(claim.chunk or 0)
+        data, lines = (b"".join(self._files.read_part(claim.id, name)) for name in (part, errors))
+        return Earlier(data, [msgspec.json.decode(line)["row"] - 1 - first_row for line in lines.splitlines()])
 
     def _decode_plan(self, job_id: str) -> tuple[Plan, bytes]:
         plan = msgspec.json.decode(self._files.read_plan(job_id), type=Plan)

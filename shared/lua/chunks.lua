@@ -6,12 +6,14 @@ local function offer_chunks(id, queue, priority, chunks, most)
   local next_chunk = tonumber(redis.call('HGET', key, 'next'))
   local outstanding = redis.call('SCARD', 'sq:offered:' .. id)
   while outstanding < most and next_chunk < #chunks do
-    local unit = chunk_key(id, next_chunk)
-    redis.call('HSET', unit, 'a', 0, 'n', chunks[next_chunk + 1], 'q', queue)
-    redis.call('SADD', 'sq:offered:' .. id, next_chunk)
-    offer(unit, queue, priority, id, next_chunk, chunks[next_chunk + 1])
+    if redis.call('HEXISTS', 'sq:ledger:' .. id, next_chunk) == 0 then -- or a retry has it from the job before
+      local unit = chunk_key(id, next_chunk)
+      redis.call('HSET', unit, 'a', 0, 'n', chunks[next_chunk + 1], 'q', queue)
+      redis.call('SADD', 'sq:offered:' .. id, next_chunk)
+      offer(unit, queue, priority, id, next_chunk, chunks[next_chunk + 1])
+      outstanding = outstanding + 1
+    end
     next_chunk = next_chunk + 1
-    outstanding = outstanding + 1
   end
   redis.call('HSET', key, 'next', next_chunk)
 end

@@ -1,7 +1,8 @@
 -- Writes a job down and offers its work. Idempotent by id: repeating it after a cut connection is safe.
 -- ARGV: id, kind, queue, tenant, priority, rows, deadline ms, retention ms, document, payload, row limit,
 --       rows of each chunk (JSON), chunks to offer, idempotency key or '', fingerprint of what was sent,
---       rows of a file that may fail before the whole job does, or ''
+--       rows of a file that may fail before the whole job does, or '',
+--       chunks that are done before (JSON: [[chunk, ledger entry, rows], ...]), all of their rows succeeded
 -- Returns {'made', wake-up to publish (1/0), now} | {'repeated', id of the first} | {'conflict'} |
 --   {'full', waiting rows, rows per second}
 local id, kind, queue, tenant, priority = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -41,6 +42,11 @@ if kind == 'rows' then
 else
   local chunks = cjson.decode(ARGV[12])
   redis.call('HSET', key, 'cr', ARGV[12], 'ok', 0, 'bad', 0, 'done', 0, 'next', 0)
+  for _, done in ipairs(cjson.decode(ARGV[17])) do
+    redis.call('HSET', 'sq:ledger:' .. id, done[1], done[2])
+    redis.call('HINCRBY', key, 'ok', done[3])
+    redis.call('HINCRBY', key, 'done', 1)
+  end
   if ARGV[16] ~= '' then redis.call('HSET', key, 'most_bad', ARGV[16]) end
   if #chunks == 0 then
     finish(id, 'succeeded', now)

@@ -1,0 +1,195 @@
+"""Retry: a dead letter is put back as a new job; of a file only the failed rows are scored again."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+from flask import Blueprint, Response, request
+
+from api.bodies import iterate_body, read_body
+from api.callers import get_tenant
+from api.jobs import answer_submitted, find_job
+from api.service import Service, get_service
+from api.submission import keep_payload, read_idempotency_key, resolve_model, submit_job, take_fingerprint
+from api.uploads import check_upload, decode_body
+from shared.errors import ServiceError
+from shared.filestore import Upload, earlier_parts
+from shared.jobs import Document, Job, Status, queue_name
+from shared.records import Plan, RecordScanner
+from shared.registry import Manifest
+from shared.store import LedgerEntry, Submission
+
+blueprint = Blueprint("retries", __name__)
+
+
+class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a retry."""
+
+    model: str = ""
+
+
+@blueprint.post("/v1/jobs/<job_id>/retry")
+def retry(job_id: str) -> Response:
+    """Put a dead letter back, or score the failed rows of a file again."""
+    service = get_service()
+    job = find_job(service, job_id)
+    return answer_submitted(_retry_rows(service, job) if job.kind == "rows" else _retry_file(service, job))
+
+
+def _retry_rows(service: Service, job: Job) -> Job:
+    service.admission.check_rows()
+    if request.content_length:
+        raise ServiceError("invalid_parameter", "A dead letter is put back as it was: send no body.")
+    payload = service.store.read_payload(job.id)
+    if job.status != Status.FAILED or payload is None:
+        raise ServiceError("job_terminal", f"Only dead letters are put back; this rows job is {job.status}.")
+    payload = service.files.fetch(job.id, payload)
+    document, new_id = job.document, service.store.make_id(job.tenant)
+    return submit_job(
+        service,
+        Submission(
+            id=new_id,
+            kind=job.kind,
+            tenant=job.tenant,
+            queue=job.queue,
+            priority=job.priority,
+            rows=job.rows,
+            deadline_seconds=service.settings.deadline_seconds,
+            retention_seconds=service.settings.rows_retention_seconds,
+            document=Document(
+                model=document.model,
+                version=document.version,
+                model_sha256=document.model_sha256,
+                metadata=document.metadata,
+                retry_of=job.id,
+            ),
+            payload=keep_payload(service, new_id, payload),
+            idempotency_key=read_idempotency_key(),
+            fingerprint=take_fingerprint(b""),
+        ),
+    )
+
+
+def _retry_file(service: Service, job: Job) -> Job:
+    """Score again what failed or was never scored, of the same file or of a corrected one.
+
+    Raises
+    ------
+    ServiceError
+        The job has not ended, or no row is left to score; the corrected file or the model does not fit.
+    """
+    if not job.status.is_terminal:
+        raise ServiceError("job_not_finished", f"The job is {job.status}; retry it when it has ended.", retry_after=1)
+    if job.succeeded == job.rows:
+        raise ServiceError("job_terminal", "Every row of this job was scored; there is nothing to retry.")
+    service.admission.check_file()
+    is_corrected = request.mimetype not in ("", "application/json") and bool(request.content_length != 0)
+    wanted = request.args.get("model", "") if is_corrected else _read_request(service).model
+    manifest = _choose_model(service, job, wanted)
+    with service.receiving():
+        upload = service.files.begin_upload()
+        try:
+            return _submit_retry(service, job, manifest, upload, is_corrected=is_corrected)
+        except FileNotFoundError:  # files are removed before the record
+            raise ServiceError("job_gone", f"The files of job {job.id} are gone.") from None
+        finally:
+            upload.discard()
+
+
+def _read_request(service: Service) -> RetryRequest:
+    body = read_body(service.settings.max_body_bytes)
+    try:
+        return msgspec.json.decode(body or b"{}", type=RetryRequest)
+    except msgspec.ValidationError as error:
+        raise ServiceError("invalid_parameter", f"The body of a retry: {error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ServiceError("malformed_json", f"The body is not JSON: {error}.") from None
+
+
+def _choose_model(service: Service, job: Job, wanted: str) -> Manifest:
+    document = job.document
+    manifest = resolve_model(service, wanted or f"{document.model}:{document.version}")
+    classes = manifest.signature.classes
+    if (None if classes is None else tuple(classes)) != document.classes:
+        raise ServiceError(
+            "schema_mismatch",
+            f"{manifest.reference} answers with other classes than {document.model}:{document.version}, which scored "
+            "the other rows; the result would not be one table. Submit the file as a new job.",
+        )
+    return manifest
+
+
+def _submit_retry(service: Service, job: Job, manifest: Manifest, upload: Upload, *, is_corrected: bool) -> Job:
+    plan = msgspec.json.decode(service.files.read_plan(job.id), type=Plan)
+    header = service.files.read_range(job.id, 0, plan.header_bytes)
+    ledger = service.store.read_ledger(job.id)
+    digest = hashlib.blake2b(manifest.reference.encode(), digest_size=16)
+    if is_corrected:
+        plan = _receive_correction(service, job, plan, header, upload, digest)
+    else:
+        upload.take_input(job.id)
+    done, merged = _take_parts(job.id, ledger, upload)
+    new_id = service.store.make_id(job.tenant)
+    upload.keep(new_id, msgspec.json.encode(plan))
+    submission = Submission(
+        id=new_id,
+        kind="file",
+        tenant=get_tenant(),
+        queue=queue_name("files", manifest.name, manifest.version),
+        priority=job.priority,
+        rows=plan.rows,
+        deadline_seconds=service.settings.deadline_seconds,
+        retention_seconds=service.settings.file_retention_seconds,
+        document=msgspec.structs.replace(
+            job.document,
+            model=manifest.name,
+            version=manifest.version,
+            model_sha256=manifest.sha256,
+            retry_of=job.id,
+            merged_chunks=merged,
+        ),
+        chunk_rows=tuple(chunk.rows for chunk in plan.chunks),
+        done_chunks=done,
+        idempotency_key=read_idempotency_key(),
+        fingerprint=digest.hexdigest(),
+    )
+    return submit_job(service, submission)
+
+
+def _receive_correction(
+    service: Service, job: Job, plan: Plan, header: bytes, upload: Upload, digest: hashlib.blake2b
+) -> Plan:
+    """Take the corrected file, cut where the first one was."""
+    check_upload(("text/csv",))
+    scanner = RecordScanner(job.document.delimiter.encode(), cut_rows=[chunk.rows for chunk in plan.chunks])
+    for block in decode_body(iterate_body(service.settings.max_file_bytes), service.settings.max_file_bytes):
+        digest.update(block)
+        scanner.feed(block)
+        upload.file.write(block)
+    corrected = scanner.finish()
+    if corrected.rows != plan.rows:
+        raise ServiceError(
+            "schema_mismatch",
+            f"The corrected file has {corrected.rows} rows, and job {job.id} has {plan.rows}; each needs its own.",
+        )
+    if scanner.header != header:
+        raise ServiceError("schema_mismatch", "The corrected file's header is not that of the first, byte for byte.")
+    return corrected
+
+
+def _take_parts(
+    job_id: str, ledger: dict[int, LedgerEntry], upload: Upload
+) -> tuple[dict[int, LedgerEntry], tuple[int, ...]]:
+    """Take over what the first job scored; return the chunks without a failed row, and those with some."""
+    done, merged = {}, []
+    for chunk, entry in ledger.items():
+        if entry.failed == 0:
+            upload.take_part(job_id, entry.part, entry.part)
+            done[chunk] = entry
+        elif entry.succeeded:
+            part, errors = earlier_parts(chunk)
+            upload.take_part(job_id, entry.part, part)
+            upload.take_part(job_id, entry.errors_part, errors)
+            merged.append(chunk)
+    return done, tuple(sorted(merged))
