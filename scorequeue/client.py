@@ -6,7 +6,6 @@ and `transfer` how a large file goes back and forth.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from types import TracebackType
@@ -15,10 +14,10 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from scorequeue import transfer
 from scorequeue.errors import ServiceUnreachable, WrongUse
-from scorequeue.job import Job, job_path, wait_headers
+from scorequeue.job import Job, idempotency_headers, job_path, wait_headers
 from scorequeue.payloads import encode_submission
 from scorequeue.transfer import OnProgress
-from scorequeue.transport import Headers, Response, Transport, read_json
+from scorequeue.transport import Response, Transport, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +117,7 @@ class Client:
             "retention_seconds": retention_seconds,
             "metadata": metadata,
         }
-        headers = {"Content-Type": "application/json", **_idempotency_headers(idempotency_key)}
+        headers = {"Content-Type": "application/json", **idempotency_headers(idempotency_key)}
         if wait > 0:
             headers |= wait_headers(wait)
         body = encode_submission(model, rows, options)
@@ -156,7 +155,7 @@ class Client:
         RequestRefused, OutcomeUnknown
             As for `submit`.
         """
-        headers = _idempotency_headers(idempotency_key)
+        headers = idempotency_headers(idempotency_key)
         query = {"model": model, **options}
         return self._read_submission(
             transfer.upload_file(self.transport, "/v1/jobs", path, query, headers, on_progress)
@@ -342,11 +341,6 @@ class Client:
         if not isinstance(record, dict) or "id" not in record:
             raise ServiceUnreachable(self.transport.url, "the answer names no job: is this the service's address?")
         return Job(self.transport, record)
-
-
-def _idempotency_headers(key: str | None) -> Headers:
-    # A structured string, in quotes, as the draft has it.
-    return {"Idempotency-Key": f'"{key or uuid.uuid4()}"'}
 
 
 def _read_list(answer: Any, name: str) -> list[dict[str, Any]]:

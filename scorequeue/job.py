@@ -5,7 +5,9 @@ It knows nothing of how a job is submitted.
 
 from __future__ import annotations
 
+import json
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any
@@ -178,6 +180,48 @@ class Job:
             return self
         return self.refresh()
 
+    def retry(
+        self,
+        source: str | PathLike[str] | None = None,
+        *,
+        model: str = "",
+        on_progress: OnProgress | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Make a new job of what this one left undone: its failed and unscored rows, or the whole dead letter.
+
+        Parameters
+        ----------
+        source : path, optional
+            A corrected file, with the same header and as many rows; by default the first file again.
+        model : str
+            Another version to score with; by default that of this job.
+        on_progress : callable, optional
+            Called with a `Progress` as the corrected file goes up.
+        idempotency_key : str, optional
+            As for `Client.submit`.
+
+        Returns
+        -------
+        Job
+            The new job; the result of a file is the merged whole.
+
+        Raises
+        ------
+        RequestRefused
+            The job has not ended, nothing of it failed, or the file does not fit.
+        """
+        path, headers = job_path(self.id) + "/retry", idempotency_headers(idempotency_key)
+        if source is not None:
+            query = {"model": model} if model else {}
+            response = transfer.upload_file(self._transport, path, source, query, headers, on_progress)
+        elif model:
+            body, headers = json.dumps({"model": model}).encode(), {**headers, "Content-Type": "application/json"}
+            response = self._transport.request("POST", path, headers=headers, body=body)
+        else:
+            response = self._transport.request("POST", path, headers=headers)
+        return Job(self._transport, read_json(response))
+
     def delete(self) -> None:
         """Remove the job with its input and its result."""
         self._transport.request("DELETE", job_path(self.id))
@@ -222,3 +266,9 @@ def wait_headers(wait: float) -> Headers:
     """Ask the service to answer only when the job is done, or after `wait` seconds."""
     # Whole seconds, as RFC 7240 has them; under one second it is not worth asking.
     return {"Prefer": f"wait={int(wait)}"} if wait >= 1 else {}
+
+
+def idempotency_headers(key: str | None) -> Headers:
+    """Ask that a repetition under the same key, by default a new one, makes no second job."""
+    # A structured string, in quotes, as the draft has it.
+    return {"Idempotency-Key": f'"{key or uuid.uuid4()}"'}

@@ -233,3 +233,29 @@ def test_an_unknown_model_exits_2_on_the_command_line(service: Any) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("scorequeue: unknown_model")
     assert CLASSIFIER in done.stderr
+
+
+def test_failed_rows_are_mended_from_the_command_line(service: Any, data: dict[str, Path], tmp_path: Path) -> None:
+    """A file with two broken rows is scored; the corrected one, sent with retry, completes it; fail stops at once."""
+    good = data[CLASSIFIER]
+    lines = good.read_text().splitlines(keepends=True)
+    broken = [line if row not in (3, 400) else line.replace(".", "?") for row, line in enumerate(lines)]
+    bad = tmp_path / "bad.csv"
+    bad.write_text("".join(broken))
+    first, whole, mended = tmp_path / "first.csv", tmp_path / "whole.csv", tmp_path / "mended.csv"
+
+    scored = run_scorequeue(service, "score", bad, "-m", CLASSIFIER, "-o", first, "--json")
+    job_id = json.loads(scored.stdout)["id"]
+    errors = run_scorequeue(service, "errors", job_id, "--json")
+    retried = run_scorequeue(service, "retry", job_id, "--input", good, "-o", mended, "--json")
+    assert retried.returncode == 0, retried.stderr
+    run_scorequeue(service, "score", good, "-m", CLASSIFIER, "-o", whole)
+    again = run_scorequeue(service, "retry", json.loads(retried.stdout)["id"])
+    stopped = run_scorequeue(service, "score", bad, "-m", CLASSIFIER, "-o", first, "--on-row-error", "fail")
+
+    assert [json.loads(line)["row"] for line in errors.stdout.splitlines()] == [3, 400]
+    assert json.loads(retried.stdout)["retry_of"] == job_id
+    assert mended.read_bytes() == whole.read_bytes()
+    assert (again.returncode, stopped.returncode) == (2, 1)
+    assert "nothing to retry" in again.stderr
+    assert "row 3" in stopped.stderr

@@ -395,3 +395,30 @@ def test_compressed_file_is_scored_like_the_plain_one(api: ApiUnderTest, encodin
     results = [api.http.get(f"/v1/jobs/{job}/result").data for job in (plain, job_id)]
     assert results[0] == results[1]
     assert b"prediction" in results[0]
+
+
+def test_small_file_does_not_wait_for_the_big_one_before_it(start_api: StartApi) -> None:
+    """A few chunks of each file are offered at a time, so a small file is done long before the big one is."""
+    api = start_api(chunk_rows=1, chunks_offered=2)
+    big = api.submit_file(make_line_csv(40), "line")
+    small = api.submit_file(make_line_csv(3), "line")
+    store, owner = api.service.store, "one by one"
+    order: list[str] = []
+
+    while units := store.claim("files:line:1", owner, lease_seconds=60, max_rows=1, max_bytes=1, max_chunks=1).units:
+        order.append(units[0].id)
+        store.commit_chunk(owner, units[0], LedgerEntry("part", 1, 1, 0, ""), chunks_offered=2)
+
+    assert (order.count(big), order.count(small)) == (40, 3)
+    assert max(place for place, job_id in enumerate(order) if job_id == small) < 10
+
+
+def test_rows_jobs_do_not_wait_for_files(start_api: StartApi) -> None:
+    """Files wait in queues of their own: a rows job is claimed at once, however many chunks are there."""
+    api = start_api(chunk_rows=1, chunks_offered=2)
+    api.submit_file(make_line_csv(40), "line")
+    job_id = api.submit_rows([[1.0, 2.0]], "line")
+
+    api.make_worker().score_rows("rows:line:1")
+
+    assert api.get_job(job_id)["status"] == "succeeded"
