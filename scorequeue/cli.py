@@ -144,7 +144,7 @@ def submit(
     r"""Submit rows and print the job's id.
 
     ROWS is a list of rows, each a list in the model's order or an object by column name. A file that ends in
-    .csv, .parquet or .ndjson (also .gz, .zst) is uploaded as a file job.
+    .csv (also .csv.gz, .csv.zst) is uploaded as a file job.
 
     [bold]Examples[/bold]
 

@@ -138,7 +138,7 @@ class Client:
         Parameters
         ----------
         path : path
-            CSV, Parquet (``.parquet``) or NDJSON (``.ndjson``, ``.jsonl``); also ``.gz``, ``.zst`` of these.
+            CSV, also compressed: ``.csv.gz``, ``.csv.zst``. What it is, is told from its name.
         model : str
             ``name``, ``name@alias`` or ``name:version``.
         on_progress : callable, optional
@@ -282,7 +282,7 @@ class Client:
         source : path
             As for `submit_file`.
         target : path
-            Written at the end, at once, as a whole; ``.csv``, ``.parquet`` or ``.ndjson``.
+            Written at the end, at once, as a whole, as CSV.
         model : str
             ``name``, ``name@alias`` or ``name:version``.
         on_progress : callable, optional

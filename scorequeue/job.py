@@ -147,7 +147,7 @@ class Job:
         Parameters
         ----------
         path : path
-            ``.parquet`` and ``.ndjson`` choose these forms, anything else CSV.
+            Written as a whole, as CSV.
         on_progress : callable, optional
             Called with a `Progress` in bytes.
 

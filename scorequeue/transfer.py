@@ -62,11 +62,13 @@ def check_paths(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
     Raises
     ------
     WrongUse
-        The folder of `target` is missing or read-only, or `target` is a folder or the source.
+        The folder of `target` is missing or read-only, `target` is a folder or the source, or is named as another form.
     """
     path = Path(target)
     if path.is_dir():
         raise WrongUse(f"{path} is a folder: name the file to write")
+    if _media_type(path.suffix) != _CSV:
+        raise WrongUse(f"{path}: results come as CSV only; name a .csv file")
     if not path.parent.is_dir():
         raise WrongUse(f"{path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
@@ -128,10 +130,9 @@ def download_file(
     """
     destination = Path(target)
     check_paths(os.devnull, destination)
-    accept = _media_type(destination.suffix)
     part = destination.with_name(f".{destination.name}.{name}.part")
     with open(part, "ab") as file:
-        _fill_part(transport, path, accept, file, on_progress)
+        _fill_part(transport, path, file, on_progress)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, destination)
@@ -207,13 +208,13 @@ def _media_type(suffix: str) -> str:
     return _MEDIA_TYPES.get(suffix.lower(), _CSV)
 
 
-def _fill_part(transport: Transport, path: str, accept: str, file: IO[bytes], on_progress: OnProgress | None) -> None:
+def _fill_part(transport: Transport, path: str, file: IO[bytes], on_progress: OnProgress | None) -> None:
     """Append to the part until it is whole, asking anew for the rest whenever the connection breaks."""
     failures = 0
     while True:
         before = file.tell()
         try:
-            response = _ask_from(transport, path, accept, before)
+            response = _ask_from(transport, path, before)
             if response is None:
                 return
             with response:
@@ -228,9 +229,9 @@ def _fill_part(transport: Transport, path: str, accept: str, file: IO[bytes], on
             time.sleep(0.1 * 2**failures)
 
 
-def _ask_from(transport: Transport, path: str, accept: str, offset: int) -> Response | None:
+def _ask_from(transport: Transport, path: str, offset: int) -> Response | None:
     """Ask for the bytes from `offset` on; None says that there are none left."""
-    headers = {"Accept": accept, "Accept-Encoding": "identity"}
+    headers = {"Accept": _CSV, "Accept-Encoding": "identity"}
     if not offset:
         return transport.request("GET", path, headers=headers, stream=True)
     try:

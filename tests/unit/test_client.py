@@ -497,6 +497,7 @@ def test_a_failed_file_job_leaves_nothing_behind(service: RecordedService, clien
         ("in.csv", "missing/out.csv", "there is no folder"),
         ("in.csv", ".", "is a folder"),
         ("in.csv", "in.csv", "would be overwritten"),
+        ("in.csv", "out.parquet", "results come as CSV only"),
     ],
 )
 def test_wrong_paths_are_refused_before_the_upload(
