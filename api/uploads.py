@@ -27,7 +27,7 @@ MEDIA_TYPES = ("text/csv", "multipart/form-data")
 
 _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|"}
 _CHUNK_SECONDS = 0.5
-_FIRST_CHUNK_ROWS = 20_000
+_FIRST_CHUNK_ROWS = 10_000
 #: Below this a chunk's own cost counts for more than the model's.
 _FEWEST_CHUNK_ROWS = 500
 #: A field of a form is an option, not data.

@@ -32,6 +32,8 @@ CALL_ROWS = 8192
 #: A range may take so many times what its rows took elsewhere, and a second, before it counts as hanging.
 _SLOWER = 20
 _FIRST_SHARE = 8
+#: Rows by which the model's speed is learned.
+_PROBE_ROWS = 32
 _BLOCK_BYTES = 1 << 20
 
 logger = get_logger(__name__)
@@ -77,6 +79,7 @@ def score_isolated(
     search = _Search(matrix, time.monotonic() + budget_seconds)
     with _start_process(registry.root, name, version) as connection:
         _receive(connection, budget_seconds)  # it is ready
+        search.learn_speed(connection)
         while search.suspects and search.deaths < max_deaths and search.remaining_seconds > 0:
             search.try_range(connection)
     return search.finish()
@@ -100,15 +103,24 @@ class _Search:
     def remaining_seconds(self) -> float:
         return self._end - time.monotonic()
 
+    def learn_speed(self, connection: Connection) -> None:
+        """Time a few rows, so that a model that is only slow is not taken for one that hangs; no answer is used."""
+        last = max(0, len(self._matrix) - _PROBE_ROWS)
+        for start in (0, last, last // 2) if len(self._matrix) else ():
+            rows = self._matrix[start : start + _PROBE_ROWS]
+            began = time.monotonic()
+            connection.send(_Request(rows, self._first_seconds / 2))
+            if isinstance(_receive(connection, 2 * self._first_seconds), Outcome):
+                self._seconds_a_row = (time.monotonic() - began) / len(rows)
+                return
+
     def try_range(self, connection: Connection) -> None:
         """Score one range; halve it if that ended its process."""
         start, stop = self.suspects.pop()
         seconds = min(self._limit_seconds(stop - start), self.remaining_seconds)
-        began = time.monotonic()
         connection.send(_Request(self._matrix[start:stop], seconds))
         answer = _receive(connection, seconds + self._first_seconds)
         if isinstance(answer, Outcome):
-            self._seconds_a_row = (time.monotonic() - began) / (stop - start)
             self._pieces.append(Piece(start, stop, answer))
             self._errors |= {start + row: error for row, error in answer.errors.items()}
             self._calls += answer.calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from shared.registry import Registry
 from tests import toxic_model
 from worker.isolation import IsolationFailed, score_isolated
+from worker.registration import register_model
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +20,15 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     folder = tmp_path_factory.mktemp("toxic")
     toxic_model.register_toxic_model(folder)
     return Registry(folder)
+
+
+class SlowRegressor(toxic_model.ToxicRegressor):
+    """Takes five milliseconds a row, and does no harm."""
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Pause, then give the sums."""
+        time.sleep(0.005 * len(features))
+        return np.asarray(features).sum(axis=1)
 
 
 def make_rows(count: int, poisons: dict[int, int]) -> np.ndarray:
@@ -74,3 +85,18 @@ def test_model_that_cannot_be_isolated_blames_no_row(tmp_path: Path) -> None:
     """Without a process to score in, the chunk is handed back; its rows have not failed."""
     with pytest.raises(IsolationFailed):
         score_isolated(Registry(tmp_path), "none", 1, np.zeros((3, 2)), budget_seconds=60)
+
+
+def test_model_that_is_only_slow_loses_no_row(tmp_path: Path) -> None:
+    """A range that takes most of the time there is, at the speed of the first rows, is no hanging one."""
+    corners = np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 1.0]])
+    register_model(
+        SlowRegressor().fit(corners), "snail", registry=Registry(tmp_path), sample=corners, columns=["a", "b"]
+    )
+    rows = make_rows(1_000, {})
+
+    outcome = score_isolated(Registry(tmp_path), "snail", 1, rows, budget_seconds=24)
+
+    assert outcome.errors == {}
+    assert outcome.bisections == 0
+    assert np.array_equal(outcome.predictions, rows.sum(axis=1))
