@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # More arguments for the command behind a verb: make test ARGS="-k packaging", make up ARGS="--port 9000".
 ARGS ?=
+# Empty: `make lock` keeps the versions that are pinned.
+UPGRADE ?= --upgrade
 # How long `make chaos` does harm.
 SECONDS ?= 60
 
@@ -44,11 +46,11 @@ check: setup ## Lint, formatting, types and import rules
 bench: setup ## Run the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-lock: ## Pin the newest allowed dependencies anew (needs uv)
+lock: ## Pin the newest allowed dependencies anew; make lock UPGRADE= adds what is missing alone (needs uv)
 	@command -v uv >/dev/null || { echo "lock: uv is not installed; see https://docs.astral.sh/uv/" >&2; exit 1; }
 	@for extra in api worker up dev; do \
 	  echo "lock: requirements/$$extra.txt"; \
-	  uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	    --no-emit-index-url --no-emit-find-links --extra $$extra pyproject.toml --output-file requirements/$$extra.txt \
 	    || exit 1; \
 	done
