@@ -13,13 +13,13 @@ from api.bodies import read_body
 from api.callers import get_tenant
 from api.jobs import await_job
 from api.results import read_result
-from api.rows import check_rows, load_json
 from api.service import Service, answer_json, get_service
 from api.submission import Options, resolve_model, submit_rows
 from shared.codec import Matrix
 from shared.errors import ServiceError
 from shared.jobs import Status
 from shared.registry import Manifest
+from shared.rows import check_rows, load_json
 
 blueprint = Blueprint("compatible", __name__)
 

@@ -16,12 +16,12 @@ from api.callers import get_tenant
 from api.preferences import confirm_wait, get_wait_seconds
 from api.problems import PROBLEMS, answer_problem, describe_problem
 from api.results import answer_file_errors, answer_file_result, read_result
-from api.rows import check_rows, load_json, read_rows
 from api.service import Service, answer_json, get_service
 from api.submission import Options, submit_rows
 from api.waiting import LOOK_SECONDS
 from shared.errors import Fault, ServiceError
 from shared.jobs import Job, Status
+from shared.rows import check_rows, load_json, read_rows
 
 blueprint = Blueprint("jobs", __name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from api.rows import read_rows
 from shared.errors import ServiceError
+from shared.rows import read_rows
 from shared.signature import Column, Signature
 
 SIGNATURE = Signature(columns=(Column("a"), Column("b", nullable=True)), task="regression")
