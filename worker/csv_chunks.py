@@ -12,17 +12,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from shared.columns import NUMBER, quote_text
-from shared.records import BOM, Offsets, count_fields, find_records, split_fields
+from shared.columns import NUMBER
+from shared.records import BOM, count_fields, find_records, split_fields
+from worker.chunks import ChunkMismatch, Earlier, RowFault, ScoredChunk, answer_rows, list_faults
+from worker.csv_cells import format_cells, join_cells, merge_records
 from worker.scoring import Matrix, Outcome, RowError
 
 #: Spellings of a missing value: pyarrow's and pandas' defaults together. Spaces and tabs around them do not
@@ -39,52 +40,6 @@ _INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 _SHOWN_MAX_CHARACTERS = 40
 
 Flags = NDArray[np.bool_]
-
-
-class ChunkMismatch(ValueError):
-    """The bytes do not hold the records that the plan says: the input has changed since it was planned."""
-
-
-class ScoredChunk(NamedTuple):
-    """What a chunk became.
-
-    Parameters
-    ----------
-    data : bytes
-        Every record as it came, then the new columns, then its newline as it came.
-    errors : bytes
-        NDJSON, one line a failed row: `row`, `line`, `column`, `code`, `detail`.
-    succeeded, failed : int
-        Rows; together all of the chunk's.
-    """
-
-    data: bytes
-    errors: bytes
-    succeeded: int
-    failed: int
-
-
-class RowFault(NamedTuple):
-    """Why a row failed; `column` is None when it is not about one."""
-
-    code: str
-    detail: str
-    column: str | None = None
-
-
-class Earlier(NamedTuple):
-    """What a job before made of the same records of a chunk.
-
-    Parameters
-    ----------
-    data : bytes
-        Its part of the result.
-    failed : sequence of int
-        Rows of the chunk, from 0, that had failed; all others are taken over.
-    """
-
-    data: bytes
-    failed: Sequence[int]
 
 
 class _Layout(NamedTuple):
@@ -293,21 +248,14 @@ def score_chunk(
     if rows != expected_rows:
         raise ChunkMismatch(f"the plan counts {expected_rows} records from row {first_row + 1}, found {rows}")
     reader.read_all()
-    wanted = range(rows) if earlier is None else earlier.failed
-    faults = {row: fault for row, fault in reader.faults.items() if row in wanted}
-    readable = _find_others(rows, faults) if earlier is None else np.setdiff1d(earlier.failed, list(faults))
-    outcome = predict(reader.matrix if len(readable) == rows else reader.matrix[readable]) if readable.size else None
-    if outcome is not None:
-        faults.update({int(readable[index]): RowFault(*error) for index, error in outcome.errors.items()})
-    class_count = 0 if classes is None else len(classes)
-    added = _format_outcome(outcome, readable, rows, class_count, delimiter)
-    added += _format_faults(faults, rows, delimiter)
-    scored = _join_cells(data, reader.records.content_ends, added, delimiter)
+    answers = answer_rows(reader, predict, earlier)
+    added = format_cells(answers, classes, delimiter)
+    scored = join_cells(data, reader.records.content_ends, added, delimiter)
     return ScoredChunk(
-        data=scored if earlier is None else _merge_records(scored, earlier, rows, delimiter),
-        errors=_list_faults(reader, faults),
-        succeeded=rows - len(faults),
-        failed=len(faults),
+        data=scored if earlier is None else merge_records(scored, earlier, rows, delimiter),
+        errors=list_faults(reader, answers.faults),
+        succeeded=rows - len(answers.faults),
+        failed=len(answers.faults),
     )
 
 
@@ -372,105 +320,3 @@ def _shorten(text: str) -> str:
     if len(text) > _SHOWN_MAX_CHARACTERS:
         text = text[:_SHOWN_MAX_CHARACTERS] + "…"
     return repr(text)
-
-
-def _format_outcome(
-    outcome: Outcome | None, readable: Offsets, rows: int, class_count: int, delimiter: bytes
-) -> list[pa.Array]:
-    """Return the cells of `prediction` and of each probability; null where a row failed."""
-    if outcome is None:
-        return [_empty_cells(rows)] * (1 + class_count)
-    answered = _find_others(len(readable), outcome.errors)
-    predictions = np.asarray(outcome.predictions)[answered]
-    cells = [_format_labels(predictions, delimiter) if class_count else _format_numbers(predictions)]
-    if outcome.probabilities is None:
-        cells += [_empty_cells(len(answered))] * class_count
-    else:
-        cells += [_format_numbers(column) for column in outcome.probabilities[answered].T]
-    if len(answered) == rows:
-        return cells
-    return _spread_cells(cells, readable[answered], rows)
-
-
-def _format_faults(faults: dict[int, RowFault], rows: int, delimiter: bytes) -> list[pa.Array]:
-    """Return the cells of `error_code` and `error_message`; null where a row succeeded."""
-    if not faults:
-        return [_empty_cells(rows)] * 2
-    failed = sorted(faults)
-    codes = [quote_text(faults[row].code, delimiter) for row in failed]
-    details = [quote_text(faults[row].detail, delimiter) for row in failed]
-    cells = [pa.array(codes, pa.binary()), pa.array(details, pa.binary())]
-    return _spread_cells(cells, np.array(failed), rows)
-
-
-def _find_others(rows: int, failed: Iterable[int]) -> Offsets:
-    others = np.ones(rows, dtype=bool)
-    others[list(failed)] = False
-    return np.flatnonzero(others)
-
-
-def _empty_cells(rows: int) -> pa.Array:
-    return pa.nulls(rows, pa.binary())
-
-
-def _spread_cells(cells: list[pa.Array], places: Offsets, rows: int) -> list[pa.Array]:
-    """Put the cells at the given rows, and null at all others."""
-    indices = np.full(rows, -1)
-    indices[places] = np.arange(len(places))
-    picks = pa.array(indices, mask=indices < 0)
-    return [column.take(picks) for column in cells]
-
-
-def _format_numbers(values: NDArray[Any]) -> pa.Array:
-    if values.dtype.kind == "f":
-        values = values.astype(np.float64)
-    # The shortest digits that read back as the same number.
-    return pa.array(values).cast(pa.string()).cast(pa.binary())
-
-
-def _format_labels(values: NDArray[Any], delimiter: bytes) -> pa.Array:
-    """Write each different label once, as `added_columns` does; labels are few and rows are many."""
-    encoded = pa.array(values).dictionary_encode()
-    labels = [quote_text(str(label), delimiter) for label in encoded.dictionary.to_pylist()]
-    return pa.array(labels, pa.binary()).take(encoded.indices)
-
-
-def _join_cells(data: bytes, content_ends: Offsets, added: list[pa.Array], delimiter: bytes) -> bytes:
-    """Put a row's cells before the newline of its record, for all records at once."""
-    rows = len(content_ends)
-    if not rows:
-        return b""
-    # Cut before each newline instead of after it, the data need no copy: element i is the newline of record
-    # i - 1 with the content of record i, and the last newline is left over.
-    offsets = np.concatenate(([0], content_ends)).astype(np.int32)
-    records = pa.Array.from_buffers(pa.binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
-    joined = pc.binary_join_element_wise(
-        records, *added, pa.scalar(delimiter), null_handling="replace", null_replacement=""
-    )
-    values = memoryview(joined.buffers()[2])[: joined.total_values_length]
-    return b"".join((values, memoryview(data)[offsets[-1] :]))
-
-
-def _merge_records(scored: bytes, earlier: Earlier, rows: int, delimiter: bytes) -> bytes:
-    """Return the records that had failed as they are scored now, and the others as they were."""
-    arrays = []
-    for data in (scored, earlier.data):
-        ends = find_records(data, delimiter).ends
-        if len(ends) != rows:
-            raise ChunkMismatch(f"{rows} scored records were expected, found {len(ends)}")
-        offsets = np.concatenate(([0], ends)).astype(np.int64)
-        arrays.append(pa.Array.from_buffers(pa.large_binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(data)]))
-    again = np.zeros(rows, dtype=bool)
-    again[list(earlier.failed)] = True
-    merged = pc.if_else(pa.array(again), *arrays)
-    return bytes(memoryview(merged.buffers()[2])[: merged.total_values_length])
-
-
-def _list_faults(reader: ChunkReader, faults: dict[int, RowFault]) -> bytes:
-    lines = []
-    for row in sorted(faults):
-        number, line = reader.locate(row)
-        code, detail, column = faults[row]
-        fault = {"row": number, "line": line, "column": column, "code": code, "detail": detail}
-        lines.append(msgspec.json.encode(fault) + b"\n")
-    return b"".join(lines)

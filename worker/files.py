@@ -19,7 +19,8 @@ from shared.registry import BrokenManifest, Registry, UnknownModel
 from shared.settings import Settings
 from shared.store import Claim, JobStore, LedgerEntry
 from shared.wakeups import WakeupPublisher
-from worker.csv_chunks import ChunkMismatch, Earlier, ScoredChunk, score_chunk
+from worker.chunks import ChunkMismatch, Earlier, ScoredChunk
+from worker.csv_chunks import score_chunk
 from worker.isolation import CALL_ROWS, score_isolated
 from worker.lease import Lease
 from worker.models import LoadedModel, ModelNotReady

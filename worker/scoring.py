@@ -67,6 +67,15 @@ class Outcome:
             errors=errors,
         )
 
+    def take(self, rows: npt.NDArray[np.int64]) -> Outcome:
+        """Choose answered rows; none of them may have failed."""
+        return replace(
+            self,
+            predictions=self.predictions[rows],
+            probabilities=None if self.probabilities is None else self.probabilities[rows],
+            errors={},
+        )
+
     def list_predictions(self) -> list[Any]:
         """Turn the predictions into plain Python values, None for a row that failed."""
         return _blank_failed(self.predictions.tolist(), self.errors)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.records import MalformedFile, Plan, RecordScanner
-from worker.csv_chunks import ChunkReader, ScoredChunk, score_chunk
+from worker.chunks import ScoredChunk
+from worker.csv_chunks import ChunkReader, score_chunk
 from worker.scoring import Matrix, Outcome, RowError
 
 COLUMNS = ["id", "b", "note", "a"]

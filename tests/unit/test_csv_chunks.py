@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from worker.csv_chunks import ChunkMismatch, ScoredChunk, score_chunk
+from worker.chunks import ChunkMismatch, ScoredChunk
+from worker.csv_chunks import score_chunk
 from worker.scoring import Matrix, Outcome, RowError
 
 
