@@ -94,7 +94,7 @@ class Admission:
         info: dict[str, Any] = self._client.info("memory", "persistence")
         most = info.get("maxmemory", 0)
         needed = max(self._min_free_bytes, 2 * info.get("aof_current_size", 0))
-        free = min(_read_free_bytes(folder) for folder in self._folders)
+        free = min((_read_free_bytes(folder) for folder in self._folders), default=needed)
         return _Sample(info["used_memory"] / most if most else 0.0, max(0, needed - free))
 
 

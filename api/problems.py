@@ -63,6 +63,8 @@ _HTTP_CODES = {
     416: "range_not_satisfiable",
 }
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+#: How a folder on a disk or a network says that it is not there, for now or for us.
+_UNAVAILABLE = {errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ENOTDIR}
 
 
 def describe_problem(code: str, detail: str, instance: str, **members: Any) -> dict[str, Any]:
@@ -135,6 +137,9 @@ def _answer_os_error(error: OSError) -> Response:
     if error.errno in _FULL:
         logger.error("the file store is full", error=str(error))
         return answer_problem("storage_full", "The file store is full; the upload was not kept.", retry_after=60)
+    if error.errno in _UNAVAILABLE:
+        logger.error("the file store cannot be used", error=str(error))
+        return answer_problem("store_unavailable", "The file store cannot be used.", retry_after=5)
     return _answer_unknown_error(error)
 
 

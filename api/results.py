@@ -16,7 +16,8 @@ from werkzeug.http import dump_options_header, parse_range_header
 from api.service import Service
 from shared.columns import output_header
 from shared.jobs import Job
-from shared.records import Plan, parse_header
+from shared.plans import Plan
+from shared.records import parse_header
 from shared.store import LedgerEntry
 
 
@@ -89,7 +90,7 @@ def answer_file_errors(service: Service, job: Job) -> Response:
 def _make_header(service: Service, job: Job, plan: Plan) -> bytes:
     document = job.document
     delimiter = document.delimiter.encode()
-    header = service.files.read_range(job.id, 0, plan.header_bytes)
+    header = service.files.get_input(job.id).read_range(0, plan.header_bytes)
     return output_header(header, parse_header(header, delimiter), document.classes, delimiter, document.column_prefix)
 
 

@@ -16,7 +16,8 @@ from api.uploads import check_upload, decode_body
 from shared.errors import ServiceError
 from shared.filestore import Upload, earlier_parts
 from shared.jobs import Document, Job, Status, queue_name
-from shared.records import Plan, RecordScanner
+from shared.plans import Plan
+from shared.records import RecordScanner
 from shared.registry import Manifest
 from shared.store import LedgerEntry, Submission
 
@@ -88,9 +89,10 @@ def _retry_file(service: Service, job: Job) -> Job:
     wanted = request.args.get("model", "") if is_corrected else _read_request(service).model
     manifest = _choose_model(service, job, wanted)
     with service.receiving():
-        upload = service.files.begin_upload()
+        new_id = service.store.make_id(job.tenant)
+        upload = service.files.begin_upload(new_id)
         try:
-            return _submit_retry(service, job, manifest, upload, is_corrected=is_corrected)
+            return _submit_retry(service, job, manifest, new_id, upload, is_corrected=is_corrected)
         except FileNotFoundError:  # files are removed before the record
             raise ServiceError("job_gone", f"The files of job {job.id} are gone.") from None
         finally:
@@ -120,9 +122,11 @@ def _choose_model(service: Service, job: Job, wanted: str) -> Manifest:
     return manifest
 
 
-def _submit_retry(service: Service, job: Job, manifest: Manifest, upload: Upload, *, is_corrected: bool) -> Job:
+def _submit_retry(
+    service: Service, job: Job, manifest: Manifest, new_id: str, upload: Upload, *, is_corrected: bool
+) -> Job:
     plan = msgspec.json.decode(service.files.read_plan(job.id), type=Plan)
-    header = service.files.read_range(job.id, 0, plan.header_bytes)
+    header = service.files.get_input(job.id).read_range(0, plan.header_bytes)
     ledger = service.store.read_ledger(job.id)
     digest = hashlib.blake2b(manifest.reference.encode(), digest_size=16)
     if is_corrected:
@@ -130,8 +134,7 @@ def _submit_retry(service: Service, job: Job, manifest: Manifest, upload: Upload
     else:
         upload.take_input(job.id)
     done, merged = _take_parts(job.id, ledger, upload)
-    new_id = service.store.make_id(job.tenant)
-    upload.keep(new_id, msgspec.json.encode(plan))
+    upload.keep(msgspec.json.encode(plan))
     submission = Submission(
         id=new_id,
         kind="file",
@@ -166,7 +169,8 @@ def _receive_correction(
     for block in decode_body(iterate_body(service.settings.max_file_bytes), service.settings.max_file_bytes):
         digest.update(block)
         scanner.feed(block)
-        upload.file.write(block)
+        upload.write(block)
+    upload.close_input()
     corrected = scanner.finish()
     if corrected.rows != plan.rows:
         raise ServiceError(
@@ -182,14 +186,14 @@ def _take_parts(
     job_id: str, ledger: dict[int, LedgerEntry], upload: Upload
 ) -> tuple[dict[int, LedgerEntry], tuple[int, ...]]:
     """Take over what the first job scored; return the chunks without a failed row, and those with some."""
-    done, merged = {}, []
+    done, merged, names = {}, [], []
     for chunk, entry in ledger.items():
         if entry.failed == 0:
-            upload.take_part(job_id, entry.part, entry.part)
+            names.append((entry.part, entry.part))
             done[chunk] = entry
         elif entry.succeeded:
             part, errors = earlier_parts(chunk)
-            upload.take_part(job_id, entry.part, part)
-            upload.take_part(job_id, entry.errors_part, errors)
+            names += [(entry.part, part), (entry.errors_part, errors)]
             merged.append(chunk)
+    upload.take_parts(job_id, names)
     return done, tuple(sorted(merged))

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from flask import Blueprint, Response, current_app
 from api.admission import Admission
 from api.waiting import Waiters
 from shared import metrics
+from shared.blobs import open_blobs
 from shared.connection import connect
 from shared.errors import ServiceError
 from shared.filestore import FileStore
@@ -42,9 +44,11 @@ class Service:
         self.settings = settings
         self.store = JobStore(connect(settings.redis_url))
         self.registry = Registry(settings.models)
-        self.files = FileStore(settings.file_store)
+        self.files = FileStore(open_blobs(settings.file_store))
         self.publisher = WakeupPublisher(settings)
-        folders = [folder for folder in (settings.file_store, settings.redis_folder) if folder is not None]
+        # A bucket has no disk that could be full.
+        on_disk = [] if "://" in settings.file_store else [Path(settings.file_store)]
+        folders = [*on_disk, *([settings.redis_folder] if settings.redis_folder else [])]
         self.admission = Admission(self.store.client, folders, settings.min_free_bytes)
         self._receivers = threading.BoundedSemaphore(settings.receiving_clients)
         self.waiters = Waiters(settings.redis_url, settings.waiting_clients)

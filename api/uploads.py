@@ -57,9 +57,10 @@ def submit_file(service: Service, tenant: str) -> Job:
     check_upload(MEDIA_TYPES)
     service.admission.check_file()
     with service.receiving():
-        upload = service.files.begin_upload()
+        job_id = service.store.make_id(tenant)
+        upload = service.files.begin_upload(job_id)
         try:
-            return _receive(service, tenant, upload)
+            return _receive(service, tenant, job_id, upload)
         finally:
             upload.discard()
 
@@ -80,17 +81,17 @@ def decode_body(blocks: Iterator[bytes], limit: int) -> Iterator[bytes]:
     return blocks if encoding == "identity" else decode_blocks(blocks, encoding, limit)
 
 
-def _receive(service: Service, tenant: str, upload: Upload) -> Job:
+def _receive(service: Service, tenant: str, job_id: str, upload: Upload) -> Job:
     limit = service.settings.max_file_bytes
     blocks = decode_body(iterate_body(limit), limit)
     idempotency_key, digest = read_idempotency_key(), hashlib.blake2b(digest_size=16)
     if request.mimetype == "multipart/form-data":
         form = _FormReader(upload)
-        form.read(blocks)
+        form.read(blocks)  # the options may come after the file
         options, filename = _read_options(form.fields), form.filename
         manifest = resolve_model(service, options.model)
         scanner = _make_scanner(service, manifest, options)
-        for block in _reread(upload):
+        for block in upload.close_input().iterate():
             digest.update(block)
             scanner.feed(block)
     else:
@@ -100,12 +101,12 @@ def _receive(service: Service, tenant: str, upload: Upload) -> Job:
         for block in blocks:
             digest.update(block)
             scanner.feed(block)
-            upload.file.write(block)
+            upload.write(block)
+        upload.close_input()
     plan = scanner.finish()
     _check_columns(scanner.columns or [], manifest, options)
     digest.update(repr(options).encode())
-    job_id = service.store.make_id(tenant)
-    upload.keep(job_id, msgspec.json.encode(plan))
+    upload.keep(msgspec.json.encode(plan))
     submission = Submission(
         id=job_id,
         kind="file",
@@ -205,14 +206,6 @@ def _check_columns(columns: list[str], manifest: Manifest, options: FileOptions)
         raise ColumnCollision(collisions)
 
 
-def _reread(upload: Upload) -> Iterator[bytes]:
-    """Yield an upload that is on disk already: in a form the options may come after the file."""
-    upload.file.flush()
-    with open(upload.path, "rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            yield block
-
-
 class _FormReader:
     """Reads a multipart form: the part ``file`` to the upload, the others as options."""
 
@@ -255,7 +248,7 @@ class _FormReader:
                 self.fields[self._name] = b""
         elif isinstance(event, Data):
             if self._in_file:
-                self._upload.file.write(event.data)
+                self._upload.write(event.data)
                 return
             value = self.fields[self._name] + event.data
             if len(value) > _MOST_FIELD_BYTES:

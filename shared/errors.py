@@ -39,3 +39,19 @@ class ServiceError(Exception):
         self.detail = detail
         self.errors = list(errors)
         self.retry_after = retry_after
+
+
+class StoreUnavailable(ServiceError, OSError):
+    """The file store does not do what it is asked, for a reason that is not the request's.
+
+    Parameters
+    ----------
+    detail : str
+        At what, and why; without addresses and credentials.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("store_unavailable", detail, retry_after=5)
+
+    def __str__(self) -> str:
+        return self.detail

@@ -1,24 +1,19 @@
-"""The file store: a folder, shared by API and workers, for what is too large for Redis.
+"""The file store: what jobs have that is too large for Redis, and under which names.
 
-What is visible is whole: everything is written beside its place, fsynced, and renamed into it.
+``jobs/{id}/``  of a file: ``input`` (unless the job refers to one elsewhere), ``plan.json``,
+                ``parts/{chunk}-{attempt}`` (``.errors`` beside it), and of a retry ``parts/earlier-{chunk}``, from
+                the job before;
+                of rows too large for Redis: ``rows``, ``result``
 
-``uploads/{token}/``  an upload under way
-``jobs/{id}/``        of a file: ``input``, ``plan.json``, ``parts/{chunk}-{attempt}`` (``.errors`` beside it), and of a
-                      retry ``parts/earlier-{chunk}``, from the job before;
-                      of rows too large for Redis: ``rows``, ``result``
+What is visible is whole. Files are there before their job's record is written, and go before it.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
-import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
-from shared.disk import replace_file, sync_folder, write_file
+from shared.blobs import Blobs, Writer
 
 INPUT = "input"
 PLAN = "plan.json"
@@ -29,9 +24,7 @@ ROWS = "rows"
 #: ever begins so: a payload begins with its version, a result with a brace.
 REFERENCE = b"@"
 
-_BLOCK_BYTES = 1 << 20
-#: An upload folder untouched for this long is of a process that died.
-_ABANDONED_SECONDS = 3600
+_JOBS = "jobs"
 
 
 def earlier_parts(chunk: int) -> tuple[str, str]:
@@ -39,158 +32,154 @@ def earlier_parts(chunk: int) -> tuple[str, str]:
     return f"earlier-{chunk:07d}", f"earlier-{chunk:07d}.errors"
 
 
-class Upload:
-    """A file that is still coming in; it becomes visible by `keep`, or leaves no trace."""
-
-    def __init__(self, folder: Path, jobs: Path) -> None:
-        self._folder = folder
-        self._jobs = jobs
-        folder.mkdir(parents=True)
-        (folder / PARTS).mkdir()
-        self.path = folder / INPUT
-        self.file: BinaryIO = open(self.path, "xb")  # noqa: SIM115 - closed by keep and discard
-
-    def keep(self, job_id: str, plan: bytes) -> None:
-        """Make the upload a job's input: on disk when this returns, file and folders."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        write_file(self._folder / PLAN, plan)
-        sync_folder(self._folder / PARTS)
-        sync_folder(self._folder)
-        self._folder.rename(self._jobs / job_id)
-        sync_folder(self._jobs)
-
-    def take_input(self, job_id: str) -> None:
-        """Take another job's input as this one's; what is in the store never changes, so both may have it."""
-        self.file.close()
-        self.path.unlink()
-        self.path.hardlink_to(self._jobs / job_id / INPUT)
-        self.file = open(self.path, "rb")  # noqa: SIM115 - closed by keep and discard
-
-    def take_part(self, job_id: str, name: str, new_name: str) -> None:
-        """Take a part of another job's result."""
-        (self._folder / PARTS / new_name).hardlink_to(self._jobs / job_id / PARTS / name)
-
-    def discard(self) -> None:
-        """Forget the upload; nothing happens if it was kept."""
-        try:
-            self.file.close()  # on a full disk it cannot write what it still holds
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-
-class FileStore:
-    """The folder of uploads, inputs and parts.
+class Source(NamedTuple):
+    """The bytes of a file to be scored: a job's own upload, or a blob elsewhere.
 
     Parameters
     ----------
-    root : Path
-        Made at the first use.
+    blobs : Blobs
+    name : str
+    mark : str
+        What the blob must still be; empty for an upload, which never changes.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._uploads = root / "uploads"
-        self._jobs = root / "jobs"
+    blobs: Blobs
+    name: str
+    mark: str = ""
 
-    def check(self) -> None:
-        """Raise `OSError` if the store cannot be written."""
-        self._make_folders()
-        if not os.access(self._jobs, os.W_OK | os.X_OK):
-            raise PermissionError("the file store cannot be written")
-
-    def begin_upload(self) -> Upload:
-        """Open a place for an upload."""
-        self._make_folders()
-        return Upload(self._uploads / secrets.token_hex(12), self._jobs)
-
-    def read_plan(self, job_id: str) -> bytes:
-        """Return the plan of a file job."""
-        return (self._jobs / job_id / PLAN).read_bytes()
-
-    def read_range(self, job_id: str, offset: int, length: int) -> bytes:
-        """Return `length` bytes of a file job's input from `offset`.
+    def read_range(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`.
 
         Raises
         ------
         OSError
-            The input is gone, or shorter than its plan says.
+            The input is gone, altered, or shorter than its plan says.
         """
-        with open(self._jobs / job_id / INPUT, "rb") as file:
-            data = os.pread(file.fileno(), length, offset)
-            while len(data) < length:
-                more = os.pread(file.fileno(), length - len(data), offset + len(data))
-                if not more:
-                    raise OSError(f"the input ends at {offset + len(data)}; its plan goes to {offset + length}")
-                data += more
-        return data
+        return self.blobs.read_range(self.name, offset, length, self.mark)
+
+    def iterate(self) -> Iterator[bytes]:
+        """Yield all bytes, in blocks."""
+        return self.blobs.iterate(self.name, mark=self.mark)
+
+    def open(self) -> BinaryIO:
+        """Open it for reading at any place."""
+        if self.mark and self.blobs.find(self.name)[1] != self.mark:
+            raise OSError(f"{self.name} was altered")
+        return self.blobs.open_reader(self.name)
+
+
+class Upload:
+    """The files of a job that is not yet submitted; `discard` leaves no trace of them unless they were kept."""
+
+    def __init__(self, blobs: Blobs, job_id: str) -> None:
+        self._blobs = blobs
+        self._folder = f"{_JOBS}/{job_id}"
+        self._input: Writer | None = None
+        self._kept = False
+
+    def write(self, block: bytes) -> None:
+        """Take further bytes of the input."""
+        if self._input is None:
+            self._input = self._blobs.open_writer(f"{self._folder}/{INPUT}")
+        self._input.write(block)
+
+    def close_input(self) -> Source:
+        """End the input; it can be read from now on."""
+        if self._input is None:
+            self.write(b"")
+        assert self._input is not None
+        self._input.close()
+        return Source(self._blobs, f"{self._folder}/{INPUT}")
+
+    def take_input(self, job_id: str) -> None:
+        """Take another job's input as this one's."""
+        self._blobs.copy([(f"{_JOBS}/{job_id}/{INPUT}", f"{self._folder}/{INPUT}")])
+
+    def take_parts(self, job_id: str, names: Iterable[tuple[str, str]]) -> None:
+        """Take parts of another job's result, each under a new name."""
+        old, new = f"{_JOBS}/{job_id}/{PARTS}", f"{self._folder}/{PARTS}"
+        self._blobs.copy([(f"{old}/{name}", f"{new}/{new_name}") for name, new_name in names])
+
+    def keep(self, plan: bytes) -> None:
+        """Store the plan: all that the job needs is there when this returns."""
+        self._blobs.write(f"{self._folder}/{PLAN}", plan)
+        self._kept = True
+
+    def discard(self) -> None:
+        """Forget the upload; nothing happens if it was kept."""
+        if self._kept:
+            return
+        if self._input is not None:
+            self._input.abandon()
+        self._blobs.remove_folder(self._folder)
+
+
+class FileStore:
+    """The files of all jobs.
+
+    Parameters
+    ----------
+    blobs : Blobs
+        From `shared.blobs.open_blobs`.
+    """
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+
+    def check(self) -> None:
+        """Raise `OSError` if the store cannot be written."""
+        self._blobs.check()
+
+    def begin_upload(self, job_id: str) -> Upload:
+        """Open a place for the files of a job to be."""
+        return Upload(self._blobs, job_id)
+
+    def get_input(self, job_id: str) -> Source:
+        """Return a job's own input."""
+        return Source(self._blobs, f"{_JOBS}/{job_id}/{INPUT}")
+
+    def read_plan(self, job_id: str) -> bytes:
+        """Return the plan of a file job."""
+        return self._blobs.read(f"{_JOBS}/{job_id}/{PLAN}")
 
     def write_blob(self, job_id: str, name: str, data: bytes) -> bytes:
         """Write a large payload or result, whole or not at all; return what stands for it in the record."""
-        self._make_folders()
-        folder = self._jobs / job_id
-        if not folder.is_dir():
-            folder.mkdir(exist_ok=True)
-            sync_folder(self._jobs)
-        replace_file(folder / name, data)
+        self._blobs.write(f"{_JOBS}/{job_id}/{name}", data)
         return REFERENCE + name.encode()
 
     def fetch(self, job_id: str, stored: bytes) -> bytes:
         """Return a payload or result: what stands in the record, or what that refers to."""
         if not stored.startswith(REFERENCE):
             return stored
-        return (self._jobs / job_id / stored.removeprefix(REFERENCE).decode()).read_bytes()
+        return self._blobs.read(f"{_JOBS}/{job_id}/{stored.removeprefix(REFERENCE).decode()}")
 
     def remove_blob(self, job_id: str, stored: bytes) -> None:
         """Remove what a record would have referred to; nothing happens if it is gone."""
-        (self._jobs / job_id / stored.removeprefix(REFERENCE).decode()).unlink(missing_ok=True)
+        self._blobs.remove(f"{_JOBS}/{job_id}/{stored.removeprefix(REFERENCE).decode()}")
 
     def write_part(self, job_id: str, name: str, data: bytes) -> None:
         """Write a part of a result, whole or not at all."""
-        replace_file(self._jobs / job_id / PARTS / name, data)
+        self._blobs.write(f"{_JOBS}/{job_id}/{PARTS}/{name}", data)
 
     def read_part(self, job_id: str, name: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Yield the bytes of a part from `start` to before `stop` (its end by default), in blocks."""
-        with open(self._jobs / job_id / PARTS / name, "rb") as file:
-            file.seek(start)
-            position = start
-            while stop is None or position < stop:
-                block = file.read(_BLOCK_BYTES if stop is None else min(_BLOCK_BYTES, stop - position))
-                if not block:
-                    return
-                position += len(block)
-                yield block
+        return self._blobs.iterate(f"{_JOBS}/{job_id}/{PARTS}/{name}", start, stop)
 
     def check_parts(self, job_id: str, names: Iterable[str]) -> None:
         """Raise `FileNotFoundError` if one of these parts is not there: before a byte of them is sent."""
-        with os.scandir(self._jobs / job_id / PARTS) as entries:
-            missing = set(names) - {entry.name for entry in entries}
+        missing = set(names)
+        missing -= set(self._blobs.list_names(f"{_JOBS}/{job_id}/{PARTS}") if missing else ())
         if missing:
             raise FileNotFoundError(f"{len(missing)} parts are missing, as {min(missing)}")
 
     def remove(self, job_id: str) -> None:
         """Remove all files of a job; nothing happens if there are none."""
-        folder = self._jobs / job_id
-        if folder.is_dir():  # most jobs have none, and the sweep removes thousands a second
-            shutil.rmtree(folder, ignore_errors=True)
+        self._blobs.remove_folder(f"{_JOBS}/{job_id}")
 
     def list_jobs(self) -> list[str]:
         """Return the ids of the jobs that have files."""
-        return sorted(entry.name for entry in self._jobs.iterdir()) if self._jobs.is_dir() else []
+        return self._blobs.list_names(_JOBS)
 
-    def remove_abandoned_uploads(self) -> None:
-        """Remove uploads whose process died."""
-        if not self._uploads.is_dir():
-            return
-        for folder in self._uploads.iterdir():
-            try:
-                # A retry's input is as old as the first job's; its folder is not.
-                touched = max((folder / INPUT).stat().st_mtime, folder.stat().st_mtime)
-            except FileNotFoundError:
-                continue
-            if time.time() - touched > _ABANDONED_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def _make_folders(self) -> None:
-        self._uploads.mkdir(parents=True, exist_ok=True)
-        self._jobs.mkdir(parents=True, exist_ok=True)
+    def read_age_seconds(self, job_id: str) -> float:
+        """Return the time since a file of a job was last written."""
+        return self._blobs.read_age_seconds(f"{_JOBS}/{job_id}")

@@ -45,8 +45,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: Address of the Redis that carries the wake-ups; empty: the same. They are only hints, so it need not keep
     #: anything: a Redis without persistence spares each of them the disk, and answers come sooner.
     broker_url: str = ""
-    #: Folder of uploads, chunk parts and their results; shared by API and workers.
-    file_store: Path = Path(".scorequeue/files")
+    #: Uploads, chunk parts and results, shared by API and workers: a folder, or ``s3://bucket/prefix`` (where that is,
+    #: and with which credentials, is said by the usual ``AWS_…`` variables).
+    file_store: str = ".scorequeue/files"
     #: Folder of the registry: one folder a model, one below it a version.
     models: Path = Path(".scorequeue/models")
     #: ``tenant:secret`` or ``secret``, comma-separated. Empty: only loopback callers are served.

@@ -92,14 +92,14 @@ class Sweep:
         if now < self._orphans_due:
             return
         self._orphans_due = now + _ORPHANS_EVERY_MS
-        self._files.remove_abandoned_uploads()
         job_ids = [
             name
             for name in self._files.list_jobs()
             if looks_like_id(name) and now - created_at_ms(name) > _ORPHAN_AGE_MS
         ]
         for job_id, job in zip(job_ids, self._store.read_jobs(job_ids), strict=True):
-            if job is None:
+            # An upload of hours is no orphan: its job is written down when it is whole.
+            if job is None and self._files.read_age_seconds(job_id) > _ORPHAN_AGE_MS / 1000:
                 logger.warning("removed files without a job", job=job_id)
                 self._files.remove(job_id)
 

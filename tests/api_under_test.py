@@ -6,6 +6,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from werkzeug.test import TestResponse
@@ -102,7 +103,7 @@ class ApiUnderTest:
 
     def list_kept_files(self) -> list[str]:
         """List every file and folder in the file store but its two empty rooms."""
-        root = self.settings.file_store
+        root = Path(self.settings.file_store)
         return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.parent != root)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from scorequeue.processes import ProcessGroup, list_group_members, list_marked
 from scorequeue.service_processes import MARKER
 from scorequeue.supervisor import read_record
 from shared.connection import connect
+from tests.tools import pick_free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Seconds in which a service is ready, or stopped, on a busy machine.
@@ -105,14 +105,6 @@ class LiveService:
             return []
         members = list_group_members(group.pid)
         return [pid for pid in members if _read_parent(pid) == group.pid and not _is_tracker(pid)]
-
-
-def pick_free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _read_parent(pid: int) -> int:

@@ -1,9 +1,10 @@
-"""Programs that some tests need and pip cannot bring (see install_tools.sh)."""
+"""What tests need of the machine: programs that pip cannot bring (see install_tools.sh), and free ports."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 from typing import NoReturn
 
 import pytest
@@ -22,3 +23,10 @@ def leave_out(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def pick_free_port() -> int:
+    """Give a port on which nobody listened a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shared.columns import quote_text
-from shared.records import Offsets, find_records
+from shared.plans import Offsets
+from shared.records import find_records
 from worker.chunks import Answers, ChunkMismatch, Earlier
 
 

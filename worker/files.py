@@ -14,7 +14,8 @@ from shared import metrics
 from shared.filestore import FileStore, earlier_parts
 from shared.jobs import Document, Job, parse_queue
 from shared.logs import get_logger
-from shared.records import Plan, parse_header
+from shared.plans import Plan
+from shared.records import parse_header
 from shared.registry import BrokenManifest, Registry, UnknownModel
 from shared.settings import Settings
 from shared.store import Claim, JobStore, LedgerEntry
@@ -145,6 +146,8 @@ class ChunkScorer:
         if not stored:
             metrics.STALE_COMMITS.labels(*labels).inc()
             logger.warning("a chunk was no longer ours; its result was refused", job=claim.id, chunk=claim.chunk)
+            if self._store.read_job(claim.id) is None:  # deleted meanwhile: nobody would remove the part
+                self._files.remove(claim.id)
 
     def _choose_predictor(self, name: str, version: int, claim: Claim) -> Callable[[Matrix], Outcome]:
         if claim.strikes >= MAX_STRIKES:
@@ -169,7 +172,7 @@ class ChunkScorer:
         delimiter = document.delimiter.encode()
         signature = self._registry.manifest(document.model, document.version).signature
         return score_chunk(
-            self._files.read_range(claim.id, chunk.offset, chunk.length),
+            self._files.get_input(claim.id).read_range(chunk.offset, chunk.length),
             columns=parse_header(header, delimiter),
             signature_columns=list(signature.column_names),
             nullable=list(signature.nullable_columns),
@@ -189,7 +192,7 @@ class ChunkScorer:
 
     def _decode_plan(self, job_id: str) -> tuple[Plan, bytes]:
         plan = msgspec.json.decode(self._files.read_plan(job_id), type=Plan)
-        return plan, self._files.read_range(job_id, 0, plan.header_bytes)
+        return plan, self._files.get_input(job_id).read_range(0, plan.header_bytes)
 
     def _write_parts(self, claim: Claim, scored: ScoredChunk) -> LedgerEntry:
         # Named by attempt: a process that lost its claim never writes into the part of the one that has it.

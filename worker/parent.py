@@ -10,6 +10,7 @@ from pathlib import Path
 
 from celery import Celery
 
+from shared.blobs import open_blobs
 from shared.connection import connect
 from shared.filestore import FileStore
 from shared.metrics import CONTENT_TYPE, render_metrics
@@ -45,7 +46,7 @@ class WorkerParent:
         """Start them, once the worker is up."""
         self._sweep = Sweep(
             JobStore(connect(self._settings.redis_url)),
-            FileStore(self._settings.file_store),
+            FileStore(open_blobs(self._settings.file_store)),
             WakeupPublisher(self._settings),
             f"worker@{socket.gethostname()}:{os.getpid()}",
         )

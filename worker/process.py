@@ -7,6 +7,7 @@ import socket
 import time
 from typing import Any
 
+from shared.blobs import open_blobs
 from shared.connection import connect
 from shared.filestore import FileStore
 from shared.logs import get_logger
@@ -46,7 +47,7 @@ class WorkerProcess:
         lease_store = JobStore(connect(settings.redis_url))
         self._lease = Lease(lease_store, settings.lease_seconds, self._describe)
         publisher = WakeupPublisher(settings)
-        files = FileStore(settings.file_store)
+        files = FileStore(open_blobs(settings.file_store))
         self._rows = RowsScorer(store, files, self.load_model, self._lease, publisher, settings)
         self._chunks = ChunkScorer(store, files, self._registry, self.load_model, self._lease, publisher, settings)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import WaitUntil
+from tests.tools import pick_free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds in which a service is ready, or stopped, on a busy machine.
@@ -28,14 +28,6 @@ class RunningService:
     data: Path
     models: Path
     process: subprocess.Popen[bytes]
-
-
-def pick_free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="session")

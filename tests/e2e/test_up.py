@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import pytest
 
 from scorequeue.processes import ProcessGroup, list_group_members, list_marked
 from scorequeue.supervisor import read_record
+from tests.tools import pick_free_port
 
 WaitUntil = Callable[..., object]
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,13 +105,6 @@ class Service:
         """Send a signal and return the exit status."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
-
-
-def pick_free_port() -> int:
-    """Give a port on which nobody listened a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ def start_api(redis_url: str, store: JobStore, models: Path, tmp_path: Path) -> 
     running: list[ApiUnderTest] = []
 
     def start(**settings: Any) -> ApiUnderTest:
-        chosen = {"redis_url": redis_url, "models": models, "file_store": tmp_path / "files"} | settings
+        chosen = {"redis_url": redis_url, "models": models, "file_store": str(tmp_path / "files")} | settings
         running.append(ApiUnderTest(Settings(**chosen)))
         return running[-1]
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -126,7 +127,7 @@ def test_form_of_several_blocks_is_taken_whole(api: ApiUnderTest, padding: int) 
         + b"\r\n--b--\r\n"
     )  # fmt: skip
     job_id = read_id(api.http.post("/v1/jobs", data=body, content_type="multipart/form-data; boundary=b"))
-    kept = api.settings.file_store / "jobs" / job_id / "input"
+    kept = Path(api.settings.file_store) / "jobs" / job_id / "input"
     assert kept.read_bytes() == data.replace(boundary, b"\r\n--a")
 
 
@@ -173,7 +174,7 @@ def test_digest_makes_an_upload_whole(api: ApiUnderTest, algorithm: str, has_len
         environ_overrides={} if has_length else {"HTTP_TRANSFER_ENCODING": "chunked"},
     )
     job_id = read_id(response)
-    assert (api.settings.file_store / "jobs" / job_id / "input").read_bytes() == CSV
+    assert (Path(api.settings.file_store) / "jobs" / job_id / "input").read_bytes() == CSV
 
 
 def test_large_rows_job_is_kept_in_the_file_store(start_api: StartApi) -> None:

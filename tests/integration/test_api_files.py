@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -251,7 +252,7 @@ def test_result_whose_files_are_gone_is_gone(start_api: StartApi, left: str, pat
     api = start_api(chunk_rows=10)
     job_id = api.submit_file(make_line_csv(25).replace(b",1,", b",x,").replace(b",21,", b",x,"), "line")
     api.score()
-    parts = api.settings.file_store / "jobs" / job_id / "parts"
+    parts = Path(api.settings.file_store) / "jobs" / job_id / "parts"
     assert api.http.get(f"/v1/jobs/{job_id}/{path}").status_code == 200
     if left == "nothing":
         api.service.files.remove(job_id)

@@ -130,7 +130,7 @@ def outage_api(registered_models: Path, tmp_path: Path) -> Iterator[StartApi]:
     running: list[ApiUnderTest] = []
 
     def start(**settings: Any) -> ApiUnderTest:
-        running.append(ApiUnderTest(Settings(models=registered_models, file_store=tmp_path / "files", **settings)))
+        running.append(ApiUnderTest(Settings(models=registered_models, file_store=str(tmp_path / "files"), **settings)))
         return running[-1]
 
     yield start

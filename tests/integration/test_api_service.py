@@ -62,7 +62,7 @@ def test_ready_names_what_is_missing(start_api: Callable[..., ApiUnderTest], tmp
     assert (response.get_json()["status"], response.get_json()["missing"]) == ("not_ready", ["redis"])
 
     (tmp_path / "a file").write_bytes(b"")
-    response = start_api(file_store=tmp_path / "a file").http.get("/ready")
+    response = start_api(file_store=str(tmp_path / "a file")).http.get("/ready")
     assert response.status_code == 503
     assert (response.get_json()["file_store"], response.get_json()["missing"]) == (False, ["file_store"])
 

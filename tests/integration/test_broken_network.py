@@ -51,7 +51,9 @@ def make_worker(redis_url: str, models: Path, tmp_path: Path) -> Iterator[Callab
     workers: list[WorkerProcess] = []
 
     def make(url: str = redis_url) -> WorkerProcess:
-        settings = Settings(redis_url=url, models=models, file_store=tmp_path / "files", lease_seconds=LEASE_SECONDS)
+        settings = Settings(
+            redis_url=url, models=models, file_store=str(tmp_path / "files"), lease_seconds=LEASE_SECONDS
+        )
         worker = WorkerProcess(settings, queues=["rows", "files"])
         worker.start()
         workers.append(worker)

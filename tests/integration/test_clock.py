@@ -60,7 +60,7 @@ class SkewedWorker:
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # a clock that is set leaves the monotonic one alone
             "SCOREQUEUE_REDIS_URL": api.settings.redis_url,
             "SCOREQUEUE_MODELS": str(api.settings.models),
-            "SCOREQUEUE_FILE_STORE": str(api.settings.file_store),
+            "SCOREQUEUE_FILE_STORE": str(Path(api.settings.file_store)),
             "SCOREQUEUE_LEASE_SECONDS": str(LEASE_SECONDS),
         }
         self._process = subprocess.Popen(

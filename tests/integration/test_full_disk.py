@@ -46,7 +46,7 @@ def api(disk: Path, tmp_path: Path, wait_until: WaitUntil) -> Iterator[ApiUnderT
             settings = Settings(
                 redis_url=url,
                 models=tmp_path / "models",
-                file_store=disk / "files",
+                file_store=str(disk / "files"),
                 redis_folder=disk,
                 min_free_bytes=KEPT_FREE_BYTES,
             )

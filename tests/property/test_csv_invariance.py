@@ -11,7 +11,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.records import MalformedFile, Plan, RecordScanner
+from shared.plans import MalformedFile, Plan
+from shared.records import RecordScanner
 from worker.chunks import ScoredChunk
 from worker.csv_chunks import ChunkReader, score_chunk
 from worker.scoring import Matrix, Outcome, RowError

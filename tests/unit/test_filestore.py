@@ -1,4 +1,4 @@
-"""The file store shows whole files only."""
+"""The files of jobs: there before the job, and gone with it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.filestore import FileStore
+from shared.folder import Folder
 
 JOB = "job_1"
 
@@ -14,15 +15,21 @@ JOB = "job_1"
 @pytest.fixture
 def files(tmp_path: Path) -> FileStore:
     """Give an empty file store."""
-    return FileStore(tmp_path / "files")
+    return FileStore(Folder(tmp_path / "files"))
 
 
-def keep(files: FileStore, data: bytes) -> None:
-    """Upload `data` as the input of the job."""
-    upload = files.begin_upload()
-    upload.file.write(data)
-    upload.keep(JOB, b"plan")
+def keep(files: FileStore, data: bytes, job_id: str = JOB) -> None:
+    """Upload `data` as the input of a job."""
+    upload = files.begin_upload(job_id)
+    upload.write(data)
+    upload.close_input()
+    upload.keep(b"plan")
     upload.discard()
+
+
+def list_files(tmp_path: Path) -> list[str]:
+    """List the files in the store's folder."""
+    return sorted(path.name for path in (tmp_path / "files").rglob("*") if path.is_file())
 
 
 def test_kept_upload_becomes_the_input(files: FileStore) -> None:
@@ -30,25 +37,29 @@ def test_kept_upload_becomes_the_input(files: FileStore) -> None:
     keep(files, b"0123456789")
 
     assert files.read_plan(JOB) == b"plan"
-    assert files.read_range(JOB, 2, 5) == b"23456"
+    assert files.get_input(JOB).read_range(2, 5) == b"23456"
     assert files.list_jobs() == [JOB]
 
 
-def test_discarded_upload_leaves_nothing(files: FileStore, tmp_path: Path) -> None:
-    """An upload that failed is gone."""
-    upload = files.begin_upload()
-    upload.file.write(b"half")
+@pytest.mark.parametrize("closed", [True, False])
+def test_discarded_upload_leaves_nothing(files: FileStore, tmp_path: Path, closed: bool) -> None:
+    """An upload that failed is gone, whether its input was whole or not."""
+    upload = files.begin_upload(JOB)
+    upload.write(b"half")
+    if closed:
+        upload.close_input()
     upload.discard()
 
-    assert [path for path in (tmp_path / "files").rglob("*") if path.is_file()] == []
+    assert list_files(tmp_path) == []
+    assert files.list_jobs() == []
 
 
 def test_short_input_is_an_error(files: FileStore) -> None:
     """A range past the end is an error, not fewer bytes."""
     keep(files, b"0123")
 
-    with pytest.raises(OSError, match="the input ends at 4"):
-        files.read_range(JOB, 2, 5)
+    with pytest.raises(OSError, match="ends at 4"):
+        files.get_input(JOB).read_range(2, 5)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, None), (3, None), (3, 7), (0, 0), (9, 10)])
@@ -60,14 +71,28 @@ def test_part_is_read_in_ranges(files: FileStore, start: int, stop: int | None) 
     assert b"".join(files.read_part(JOB, "0-1", start, stop)) == b"0123456789"[start:stop]
 
 
-def test_part_is_replaced_whole(files: FileStore, tmp_path: Path) -> None:
-    """A part that is written again replaces the old one; nothing half-written stays."""
-    keep(files, b"")
-    files.write_part(JOB, "0-1", b"first")
-    files.write_part(JOB, "0-1", b"second")
+def test_retry_has_the_input_and_parts_of_the_job_before(files: FileStore) -> None:
+    """They stay when the job before is removed."""
+    keep(files, b"input")
+    files.write_part(JOB, "0-1", b"part")
+    upload = files.begin_upload("job_2")
+    upload.take_input(JOB)
+    upload.take_parts(JOB, [("0-1", "earlier")])
+    upload.keep(b"plan")
+    files.remove(JOB)
 
-    assert b"".join(files.read_part(JOB, "0-1")) == b"second"
-    assert [path.name for path in (tmp_path / "files" / "jobs" / JOB / "parts").iterdir()] == ["0-1"]
+    assert files.get_input("job_2").read_range(0, 5) == b"input"
+    assert b"".join(files.read_part("job_2", "earlier")) == b"part"
+
+
+def test_missing_part_is_told_before_a_byte_is_sent(files: FileStore) -> None:
+    """Of the parts of a result, each must be there."""
+    keep(files, b"")
+    files.write_part(JOB, "0-1", b"part")
+
+    files.check_parts(JOB, ["0-1"])
+    with pytest.raises(FileNotFoundError, match="1-1"):
+        files.check_parts(JOB, ["0-1", "1-1"])
 
 
 def test_removing_twice_is_no_error(files: FileStore) -> None:

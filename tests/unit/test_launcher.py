@@ -21,6 +21,7 @@ from scorequeue.launcher import describe_ready, read_lease_seconds, stop_leftove
 from scorequeue.processes import ProcessGroup, read_start_time
 from scorequeue.service_processes import MARKER, list_service_processes, make_environment
 from scorequeue.supervisor import write_record
+from tests.tools import pick_free_port
 
 KEYED = {"SCOREQUEUE_API_KEYS": "me:secret"}
 
@@ -264,10 +265,3 @@ def test_flower_can_be_left_out(folder: DataFolder) -> None:
     specs = list_service_processes(make_options(flower_port=None), folder, {})
 
     assert "Flower" not in [spec.name for spec in specs]
-
-
-def pick_free_port() -> int:
-    """Give a port on which nobody listened a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

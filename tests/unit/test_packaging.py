@@ -82,7 +82,7 @@ def test_the_api_installs_nothing_that_loads_models() -> None:
     """The API's lock file has no scikit-learn, and nothing else that only workers need."""
     pins = read_pins(ROOT / "requirements" / "api.txt")
 
-    assert not pins.keys() & {"scikit-learn", "scipy", "joblib", "pandas", "pyarrow"}
+    assert not pins.keys() & {"scikit-learn", "scipy", "joblib", "pandas"}
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)

@@ -5,16 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from shared.records import (
-    Chunk,
-    MalformedFile,
-    Plan,
-    RecordScanner,
-    check_delimiter,
-    count_fields,
-    find_records,
-    parse_header,
-)
+from shared.plans import Chunk, MalformedFile, Plan
+from shared.records import RecordScanner, check_delimiter, count_fields, find_records, parse_header
 
 
 def scan(data: bytes, block_bytes: int = 1 << 20, **options: int) -> Plan:
