@@ -18,7 +18,7 @@ from api.submission import Options, resolve_model, submit_rows
 from shared.codec import Matrix
 from shared.errors import ServiceError
 from shared.jobs import Status
-from shared.registry import Manifest
+from shared.manifest import Manifest
 from shared.rows import check_rows, load_json
 
 blueprint = Blueprint("compatible", __name__)

@@ -8,7 +8,8 @@ import msgspec
 from flask import Blueprint, Response
 
 from api.service import Service, answer_json, get_service
-from shared.registry import Manifest, UnknownModel
+from shared.manifest import Manifest
+from shared.registry import UnknownModel
 
 blueprint = Blueprint("models", __name__)
 
@@ -49,7 +50,12 @@ def _describe_model(service: Service, name: str) -> dict[str, Any]:
 
 def _describe_version(manifest: Manifest, warm: dict[str, int]) -> dict[str, Any]:
     document: dict[str, Any] = msgspec.to_builtins(manifest)
-    return document | {"warm_processes": warm.get(manifest.reference, 0)}
+    # Rows of the training data are for the workers alone.
+    golden = document.pop("golden_sample")
+    return document | {
+        "golden_rows": 0 if golden is None else len(golden["rows"]),
+        "warm_processes": warm.get(manifest.reference, 0),
+    }
 
 
 def _count_warm(service: Service) -> dict[str, int]:

@@ -16,9 +16,9 @@ from api.uploads import check_upload, decode_body
 from shared.errors import ServiceError
 from shared.filestore import Upload, earlier_parts
 from shared.jobs import Document, Job, Status, queue_name
+from shared.manifest import Manifest
 from shared.plans import Plan
 from shared.records import RecordScanner
-from shared.registry import Manifest
 from shared.store import LedgerEntry, Submission
 
 blueprint = Blueprint("retries", __name__)

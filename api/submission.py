@@ -16,7 +16,7 @@ from shared.codec import Matrix, encode_matrix
 from shared.errors import ServiceError
 from shared.filestore import ROWS
 from shared.jobs import Document, Job, Status, queue_name
-from shared.registry import Manifest
+from shared.manifest import Manifest
 from shared.store import Submission, Submitted
 
 _DAY = 24 * 3600

@@ -19,8 +19,8 @@ from shared.columns import ColumnCollision, added_columns, find_collisions, miss
 from shared.errors import Fault, ServiceError
 from shared.filestore import Upload
 from shared.jobs import Job, queue_name
+from shared.manifest import Manifest
 from shared.records import RecordScanner
-from shared.registry import Manifest
 from shared.store import Submission
 
 MEDIA_TYPES = ("text/csv", "multipart/form-data")

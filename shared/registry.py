@@ -13,30 +13,28 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from shared.disk import replace_file, sync_folder, write_file
 from shared.errors import ServiceError
-from shared.signature import Signature
+from shared.manifest import Description, Manifest
 
 #: The alias that a bare name means; the first version of a name gets it.
 CHAMPION = "champion"
 
 MANIFEST_FILE = "manifest.json"
 ALIASES_FILE = "aliases.json"
-MODEL_FILE = "model.joblib"
 
 # No separator and no leading dot: a name can never leave the registry's folder.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 T = TypeVar("T")
-Detail = str | int | float | bool | None
 
 
 class UnknownModel(ServiceError):
@@ -80,36 +78,6 @@ class BrokenManifest(ServiceError):
 
 class VersionExists(ValueError):
     """A version that is there already cannot be written again: versions never change."""
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a model version without loading it."""
-
-    name: str
-    version: Annotated[int, msgspec.Meta(ge=1)]
-    #: RFC 3339, UTC.
-    created_at: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")]
-    format: Literal["joblib"] = "joblib"
-    #: Name of the model file beside the manifest; the pattern keeps it there.
-    file: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = MODEL_FILE
-    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
-    #: Bytes of the model file.
-    size: Annotated[int, msgspec.Meta(ge=0)]
-    #: Versions that the model was made with, by distribution name, and ``python``.
-    libraries: dict[str, str]
-    signature: Signature
-    #: Measured on a held-out split.
-    metrics: dict[str, float] = {}
-    training: dict[str, Detail] = {}
-    #: Whether the label is always the class of the highest probability, so that one call gives both.
-    labels_from_probabilities: bool = False
-    #: Rows of one model call at most; None leaves it to the worker's settings.
-    max_batch_rows: Annotated[int, msgspec.Meta(ge=1)] | None = None
-
-    @property
-    def reference(self) -> str:
-        """The exact reference, ``name:version``."""
-        return f"{self.name}:{self.version}"
 
 
 class Registry:
@@ -221,14 +189,10 @@ class Registry:
         self,
         name: str,
         content: bytes,
+        description: Description,
         *,
-        signature: Signature,
-        libraries: Mapping[str, str],
-        metrics: Mapping[str, float] | None = None,
-        training: Mapping[str, Detail] | None = None,
-        labels_from_probabilities: bool = False,
-        max_batch_rows: int | None = None,
         version: int | None = None,
+        check: Callable[[Manifest], None] | None = None,
     ) -> Manifest:
         """Add a version: all of it is on disk when this returns, or nothing is there.
 
@@ -236,11 +200,12 @@ class Registry:
         ----------
         name : str
         content : bytes
-            The serialised model.
-        signature, libraries, metrics, training, labels_from_probabilities, max_batch_rows
-            As in `Manifest`.
+            Of the model file.
+        description : Description
         version : int or None
             None takes the next free one.
+        check : callable or None
+            Called with the manifest before anything is written; what it raises stops the writing.
 
         Raises
         ------
@@ -260,13 +225,10 @@ class Registry:
                 created_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
                 sha256=hashlib.sha256(content).hexdigest(),
                 size=len(content),
-                libraries=dict(libraries),
-                signature=signature,
-                metrics=dict(metrics or {}),
-                training=dict(training or {}),
-                labels_from_probabilities=labels_from_probabilities,
-                max_batch_rows=max_batch_rows,
+                **msgspec.structs.asdict(description),
             )
+            if check is not None:
+                check(manifest)
             self._publish_version(manifest, content)
         return manifest
 

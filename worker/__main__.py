@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 
 from shared.errors import ServiceError
-from shared.registry import Manifest, Registry
+from shared.manifest import Manifest
+from shared.registry import Registry
 from worker.demo_models import DEMO_MODELS, train_demo_models, write_demo_csv
 from worker.models import load_model
 

@@ -16,7 +16,8 @@ from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier
 from sklearn.metrics import accuracy_score, mean_absolute_error, r2_score, roc_auc_score
 from sklearn.model_selection import train_test_split
 
-from shared.registry import Manifest, Registry
+from shared.manifest import Manifest
+from shared.registry import Registry
 from worker.registration import ensure_champion, register_model
 
 #: Fixes the split and the models, so that every machine makes the same ones.

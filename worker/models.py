@@ -17,7 +17,9 @@ import threadpoolctl  # type: ignore[import-untyped]
 from sklearn.exceptions import InconsistentVersionWarning
 
 from shared.errors import ServiceError
-from shared.registry import BrokenManifest, Manifest, Registry, UnknownModel
+from shared.manifest import Manifest
+from shared.registry import BrokenManifest, Registry, UnknownModel
+from worker.golden import WrongAnswer, check_golden_sample
 from worker.scoring import Matrix, Outcome, check_shape
 
 #: Rows of the second warm-up call; enough to touch the code path of a micro-batch.
@@ -142,20 +144,32 @@ def load_model(registry: Registry, name: str, version: int) -> LoadedModel:
     Raises
     ------
     ModelNotReady
-        The version is missing, altered, made with another scikit-learn, or fails at its first calls.
+        The version is missing, altered, made with another scikit-learn, fails at its first calls, or does not answer
+        its golden sample as it did.
     """
     began = time.perf_counter()
     try:
         manifest = registry.manifest(name, version)
     except (UnknownModel, BrokenManifest) as error:
         raise ModelNotReady(f"{name}:{version}", error.detail) from error
-    content = _read_model_file(registry, manifest)
+    model = open_model(manifest, _read_model_file(registry, manifest))
+    model.load_seconds = time.perf_counter() - began
+    return model
+
+
+def open_model(manifest: Manifest, content: bytes) -> LoadedModel:
+    """Load, warm and check a model from the bytes of its file.
+
+    Raises
+    ------
+    ModelNotReady
+        As `load_model`.
+    """
     _check_library(manifest)
     estimator = _load_estimator(manifest, content)
     _use_one_thread(estimator)
     model = LoadedModel(manifest, estimator)
     _warm_model(model)
-    model.load_seconds = time.perf_counter() - began
     return model
 
 
@@ -236,7 +250,7 @@ def _walk_estimators(value: Any, seen: set[int]) -> Iterator[Any]:
 
 
 def _warm_model(model: LoadedModel) -> None:
-    """Make the first, slow calls now: caches, thread pools and lazy imports are then in place."""
+    """Make the first, slow calls now, so that caches and lazy imports are in place, and check the answers."""
     columns = model.manifest.signature.columns
     typical = [0.0 if c.min is None or c.max is None else c.min / 2 + c.max / 2 for c in columns]
     for rows in (1, WARM_ROWS):
@@ -247,3 +261,11 @@ def _warm_model(model: LoadedModel) -> None:
             raise ModelNotReady(
                 model.manifest.reference, f"its first call, on {rows} row(s), failed ({type(error).__name__})"
             ) from error
+    try:
+        check_golden_sample(model)
+    except WrongAnswer as error:
+        raise ModelNotReady(model.manifest.reference, str(error)) from error
+    except Exception as error:
+        raise ModelNotReady(
+            model.manifest.reference, f"its golden sample cannot be scored ({type(error).__name__})"
+        ) from error

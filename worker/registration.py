@@ -6,20 +6,22 @@ import io
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed_version
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
-import numpy.typing as npt
-from sklearn.base import is_classifier, is_regressor
+from sklearn.base import is_classifier
 
-from shared.registry import CHAMPION, Detail, Manifest, Registry
-from shared.signature import Column, Label, Signature
+from shared.manifest import Description, Detail, Format, Manifest, Origin
+from shared.registry import CHAMPION, Registry
+from worker.golden import take_golden_sample
+from worker.models import open_model
+from worker.origin import find_origin
+from worker.signatures import Rows, derive_signature
 
 #: Rows on which `predict` and the most probable class are compared; more only costs time.
 COMPARED_ROWS = 2_000
-
-Rows = Any  # an ndarray or a pandas DataFrame; both are sliced by rows and handed to the estimator
 
 
 def register_model(
@@ -64,21 +66,78 @@ def register_model(
     VersionExists
         The version is there already.
     """
-    signature = derive_signature(estimator, sample, columns)
-    by_probability = _check_answers(estimator, sample)
     buffer = io.BytesIO()
     joblib.dump(estimator, buffer)
-    manifest = registry.write_version(
+    return register_artifact(
+        Artifact(buffer.getvalue(), estimator),
         name,
-        buffer.getvalue(),
-        signature=signature,
-        libraries=_list_libraries(),
-        metrics={key: float(value) for key, value in (metrics or {}).items()},
+        registry=registry,
+        sample=sample,
+        columns=columns,
+        metrics=metrics,
         training=training,
-        labels_from_probabilities=by_probability,
         max_batch_rows=max_batch_rows,
         version=version,
     )
+
+
+class Artifact(NamedTuple):
+    """A model as it is to be kept, and as it was read."""
+
+    content: bytes
+    estimator: Any
+    format: Format = "joblib"
+    file: str = "model.joblib"
+    origin: Origin | None = None
+
+
+def register_artifact(
+    artifact: Artifact,
+    name: str,
+    *,
+    registry: Registry,
+    sample: Rows,
+    columns: Sequence[str] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    training: Mapping[str, Detail] | None = None,
+    max_batch_rows: int | None = None,
+    version: int | None = None,
+) -> Manifest:
+    """Describe a model by its sample, check it as a worker would, and write it as a new version.
+
+    Parameters
+    ----------
+    artifact : Artifact
+    name, registry, sample, columns, metrics, training, max_batch_rows, version
+        As in `register_model`.
+
+    Raises
+    ------
+    ValueError
+        It cannot be served, or the sample does not fit it; nothing was written.
+    ModelNotReady
+        What was kept does not load, or does not answer as the estimator does; nothing was written.
+    VersionExists
+        The version is there already.
+    """
+    estimator = artifact.estimator
+    description = Description(
+        format=artifact.format,
+        file=artifact.file,
+        libraries=_list_libraries(),
+        signature=derive_signature(estimator, sample, columns),
+        metrics={key: float(value) for key, value in (metrics or {}).items()},
+        training=dict(training or {}),
+        labels_from_probabilities=_check_answers(estimator, sample),
+        max_batch_rows=max_batch_rows,
+        golden_sample=take_golden_sample(estimator, sample),
+        origin=artifact.origin or find_origin(Path.cwd()),
+    )
+
+    def check(manifest: Manifest) -> None:
+        open_model(manifest, artifact.content)
+
+    manifest = registry.write_version(name, artifact.content, description, version=version, check=check)
     ensure_champion(registry, name)
     return manifest
 
@@ -87,69 +146,6 @@ def ensure_champion(registry: Registry, name: str) -> None:
     """Give a name its champion if it has none: the first version (or what is left of them)."""
     if CHAMPION not in registry.aliases(name):
         registry.set_alias(name, CHAMPION, registry.versions(name)[0])
-
-
-def derive_signature(estimator: Any, sample: Rows, columns: Sequence[str] | None = None) -> Signature:
-    """Describe what an estimator reads and answers.
-
-    Raises
-    ------
-    ValueError
-        The sample is empty, not numeric or does not fit the estimator, or the estimator has no single task.
-    """
-    values = _read_values(sample)
-    names = _name_columns(estimator, sample, columns, values.shape[1])
-    described = tuple(_describe_column(name, values[:, i]) for i, name in enumerate(names))
-    if is_classifier(estimator):
-        return Signature(described, "classification", _list_classes(estimator))
-    if is_regressor(estimator):
-        return Signature(described, "regression")
-    raise ValueError(f"{type(estimator).__name__} is neither a classifier nor a regressor")
-
-
-def _read_values(sample: Rows) -> npt.NDArray[np.float64]:
-    try:
-        values = np.asarray(sample, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the sample must hold numbers only: {error}") from error
-    if values.ndim != 2 or not len(values):
-        raise ValueError(f"the sample must have rows and columns; its shape is {values.shape}")
-    return values
-
-
-def _name_columns(estimator: Any, sample: Rows, columns: Sequence[str] | None, count: int) -> list[str]:
-    fitted = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
-    own = [str(name) for name in getattr(sample, "columns", ())]
-    names = [str(name) for name in columns or ()] or own or fitted or [f"x{i}" for i in range(count)]
-    if len(names) != count:
-        raise ValueError(f"{len(names)} column names for a sample of {count} columns")
-    if fitted and names != fitted:
-        raise ValueError(f"the estimator was fitted on the columns {fitted}; the sample has {names}")
-    expected = getattr(estimator, "n_features_in_", count)
-    if expected != count:
-        raise ValueError(f"the estimator was fitted on {expected} columns; the sample has {count}")
-    return names
-
-
-def _describe_column(name: str, values: npt.NDArray[np.float64]) -> Column:
-    finite = values[np.isfinite(values)]
-    return Column(
-        name,
-        nullable=bool(np.isnan(values).any()),
-        min=float(finite.min()) if finite.size else None,
-        max=float(finite.max()) if finite.size else None,
-    )
-
-
-def _list_classes(estimator: Any) -> tuple[Label, ...]:
-    classes = estimator.classes_
-    if not isinstance(classes, np.ndarray):
-        raise ValueError("a classifier with several outputs cannot be served")
-    labels = tuple(classes.tolist())
-    for label in labels:
-        if not isinstance(label, str | int | float | bool):
-            raise ValueError(f"the class {label!r} is no text, number or truth value, so JSON cannot carry it")
-    return labels
 
 
 def _check_answers(estimator: Any, sample: Rows) -> bool:

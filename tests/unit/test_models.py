@@ -24,7 +24,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from shared.registry import Manifest, Registry
+from shared.manifest import Manifest
+from shared.registry import Registry
 from worker.models import ModelCache, ModelNotReady, load_model
 from worker.registration import register_model
 
@@ -89,6 +90,18 @@ class RefusesToLoad(MinimumOfColumns):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         raise ZeroDivisionError
+
+
+class ForgetsItself(MinimumOfColumns):
+    """Read back from its pickle it answers 0."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.forgot_ = True
+
+    def predict(self, features: Any) -> Any:
+        """Answer with the smallest value of each row, at first."""
+        return super().predict(features) * (0 if hasattr(self, "forgot_") else 1)
 
 
 @pytest.mark.parametrize(
@@ -251,15 +264,34 @@ def test_classes_that_differ_from_the_manifest_are_refused(registry: Registry) -
     [
         (FailsAtOneRow(), r"first call, on 1 row\(s\), failed \(RuntimeError\)"),
         (RefusesToLoad(), "cannot be loaded"),
+        (ForgetsItself(), r"prediction for row 0 of the golden sample is -?0\.0; .* was registered \(16 of 16 rows"),
     ],
-    ids=["warm-up", "unpickling"],
+    ids=["warm-up", "unpickling", "answers"],
 )
-def test_a_model_that_fails_at_its_start_is_not_ready(registry: Registry, estimator: Any, reason: str) -> None:
-    """What raises while loading or warming is reported, not propagated."""
-    register(registry, estimator.fit(FEATURES, None))
-
+def test_a_model_that_no_worker_could_serve_is_not_registered(registry: Registry, estimator: Any, reason: str) -> None:
+    """Registration loads what it is about to keep, as a worker will, and refuses what fails; nothing is written."""
     with pytest.raises(ModelNotReady, match=reason):
-        load_model(registry, "m", 1)
+        register(registry, estimator.fit(FEATURES, None))
+    assert registry.names() == []
+
+
+def test_a_model_that_answers_otherwise_than_registered_is_not_ready(registry: Registry) -> None:
+    """Each load asks the golden sample again; another answer makes the version not ready, and says which row."""
+    register(registry)
+
+    def alter(manifest: dict[str, Any]) -> None:
+        manifest["golden_sample"]["probabilities"][3][0] += 1e-4
+
+    with pytest.raises(ModelNotReady, match="its probabilities for row 3 of the golden sample"):
+        load_model(rewrite_manifest(registry, alter), "m", 1)
+
+
+def test_a_manifest_of_before_golden_samples_still_loads(registry: Registry) -> None:
+    """A version without a golden sample is loaded and warmed as it was."""
+    register(registry)
+    changed = rewrite_manifest(registry, lambda manifest: manifest.pop("golden_sample"))
+
+    assert load_model(changed, "m", 1).manifest.golden_sample is None
 
 
 @pytest.mark.parametrize("reference", [("m", 2), ("other", 1)])

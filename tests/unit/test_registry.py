@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from shared.registry import BrokenManifest, Manifest, Registry, UnknownModel, VersionExists
+from shared.manifest import Description, Manifest
+from shared.registry import BrokenManifest, Registry, UnknownModel, VersionExists
 from shared.signature import Column, Signature
 
 SIGNATURE = Signature((Column("x", min=0.0, max=1.0), Column("y", nullable=True)), "regression")
@@ -20,10 +22,12 @@ def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "models")
 
 
-def write(registry: Registry, name: str = "churn", content: bytes = b"model", **fields: object) -> Manifest:
+def write(
+    registry: Registry, name: str = "churn", content: bytes = b"model", version: int | None = None, **fields: Any
+) -> Manifest:
     """Write a small version; any field of the manifest can be given."""
-    values = {"signature": SIGNATURE, "libraries": {"scikit-learn": "1.9.1"}, **fields}
-    return registry.write_version(name, content, **values)  # type: ignore[arg-type]
+    values: dict[str, Any] = {"signature": SIGNATURE, "libraries": {"scikit-learn": "1.9.1"}, **fields}
+    return registry.write_version(name, content, Description(**values), version=version)
 
 
 def edit_manifest(registry: Registry, name: str, version: int, fields: dict[str, object]) -> None:
@@ -164,6 +168,20 @@ def test_an_alias_points_only_to_what_exists(
         registry.set_alias("churn", alias, version)
 
     assert registry.aliases("churn") == {}
+
+
+def test_a_version_that_fails_its_check_is_not_written(registry: Registry) -> None:
+    """What a check raises stops the writing; the next version takes the number."""
+
+    def refuse(manifest: Manifest) -> None:
+        raise ValueError(f"{manifest.reference} of {manifest.size} bytes is not wanted")
+
+    description = Description(signature=SIGNATURE, libraries={})
+    with pytest.raises(ValueError, match="churn:1 of 5 bytes is not wanted"):
+        registry.write_version("churn", b"model", description, check=refuse)
+
+    assert registry.names() == []
+    assert write(registry).version == 1
 
 
 def test_a_write_that_fails_leaves_nothing(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
