@@ -102,14 +102,25 @@ def list_versions(model: Mapping[str, Any]) -> list[list[Any]]:
 
 
 def flatten_version(version: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring a version's signature to the level of its other fields."""
-    signature = version.get("signature") or {}
+    """Bring a version's signature and backend to the level of its other fields."""
+    signature, backend = version.get("signature") or {}, version.get("backend") or {}
     return {
-        **{name: value for name, value in version.items() if name != "signature"},
+        **{name: value for name, value in version.items() if name not in ("signature", "backend")},
+        "backend": ": ".join(str(backend[key]) for key in ("name", "reason") if backend.get(key)),
         "task": signature.get("task"),
         "classes": signature.get("classes"),
         "columns": ", ".join(column["name"] for column in signature.get("columns") or ()),
     }
+
+
+def list_speeds(version: Mapping[str, Any]) -> list[list[Any]]:
+    """Make a row for each size of call that registration measured: rows/s of scikit-learn and of the conversion."""
+    rows = []
+    for speed in (version.get("backend") or {}).get("measured") or ():
+        own, other = speed.get("estimator"), speed.get("converted")
+        times = f"{other / own:.2f}" if own and other else None
+        rows.append([speed.get("rows"), *(value and f"{value:.0f}" for value in (own, other)), times])
+    return rows
 
 
 class ProgressView:

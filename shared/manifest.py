@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from shared.backend import Backend
 from shared.signature import Signature
 
 Detail = str | int | float | bool | None
@@ -68,6 +69,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     #: None: registered before there were such samples.
     golden_sample: GoldenSample | None = None
     origin: Origin = Origin()
+    #: In which way rows are run, and what was measured.
+    backend: Backend = Backend()
 
 
 class Manifest(Description, frozen=True, kw_only=True):

@@ -191,6 +191,7 @@ class Registry:
         content: bytes,
         description: Description,
         *,
+        graph: bytes | None = None,
         version: int | None = None,
         check: Callable[[Manifest], None] | None = None,
     ) -> Manifest:
@@ -202,6 +203,8 @@ class Registry:
         content : bytes
             Of the model file.
         description : Description
+        graph : bytes or None
+            Of the file that `description.backend` describes, if it has one.
         version : int or None
             None takes the next free one.
         check : callable or None
@@ -229,7 +232,7 @@ class Registry:
             )
             if check is not None:
                 check(manifest)
-            self._publish_version(manifest, content)
+            self._publish_version(manifest, content, graph)
         return manifest
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
@@ -313,7 +316,7 @@ class Registry:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _publish_version(self, manifest: Manifest, content: bytes) -> None:
+    def _publish_version(self, manifest: Manifest, content: bytes, graph: bytes | None) -> None:
         target = self.version_folder(manifest.name, manifest.version)
         if target.exists():
             raise VersionExists(f"{manifest.reference} exists already; versions never change")
@@ -322,6 +325,8 @@ class Registry:
         incoming.mkdir()
         try:
             write_file(incoming / manifest.file, content)
+            if manifest.backend.graph is not None and graph is not None:
+                write_file(incoming / manifest.backend.graph.file, graph)
             write_file(incoming / MANIFEST_FILE, _encode(manifest))
             sync_folder(incoming)
             incoming.rename(target)

@@ -81,7 +81,8 @@ def check_golden_sample(model: Answering) -> None:
     matrix = read_rows(msgspec.json.encode(golden.rows), model.manifest.signature, max_rows=len(golden.rows))
     answer = model.predict(matrix)
     check_shape(answer, len(golden.rows), model.class_count)
-    compare_answers(golden, answer, ONNX_TOLERANCE if model.manifest.format == "onnx" else TOLERANCE)
+    tolerance = ONNX_TOLERANCE if model.manifest.format == "onnx" else TOLERANCE
+    compare_answers(golden, answer, max(tolerance, model.manifest.backend.tolerance))
 
 
 def compare_answers(golden: GoldenSample, answer: Outcome, tolerance: float) -> None:

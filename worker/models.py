@@ -6,21 +6,25 @@ import hashlib
 import io
 import time
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import joblib
 import numpy as np
 import numpy.typing as npt
 import sklearn
-import threadpoolctl  # type: ignore[import-untyped]
+import threadpoolctl
 from sklearn.exceptions import InconsistentVersionWarning
 
+from shared.backend import GraphFile
 from shared.errors import ServiceError
 from shared.manifest import Manifest
 from shared.registry import BrokenManifest, Registry, UnknownModel
+from worker.backends import EstimatorRunner, Runner, open_runner
 from worker.golden import WrongAnswer, check_golden_sample
-from worker.scoring import Matrix, Outcome, check_shape
+from worker.onnx_session import GraphRefused
+from worker.scoring import Matrix, Outcome, check_shape, find_likeliest
+from worker.threads import use_one_thread
+from worker.tree_ensembles import NotConvertible
 
 #: Rows of the second warm-up call; enough to touch the code path of a micro-batch.
 WARM_ROWS = 16
@@ -44,29 +48,33 @@ class ModelNotReady(ServiceError):
 
 
 class LoadedModel:
-    """An estimator in memory and the manifest that vouches for it.
+    """An estimator in memory, the manifest that vouches for it, and the backend that runs it.
 
     Parameters
     ----------
     manifest : Manifest
     estimator : object
         A fitted scikit-learn estimator.
+    graph : bytes or None
+        The graph of the manifest's backend, if it has one.
     load_seconds : float
         What checking, loading and warming took.
 
     Raises
     ------
     ModelNotReady
-        The estimator is not what the manifest describes.
+        The estimator is not what the manifest describes, or cannot be run as it says.
     """
 
-    def __init__(self, manifest: Manifest, estimator: Any, load_seconds: float = 0.0) -> None:
+    def __init__(
+        self, manifest: Manifest, estimator: Any, graph: bytes | None = None, load_seconds: float = 0.0
+    ) -> None:
         self.manifest = manifest
         self.estimator = estimator
         self.load_seconds = load_seconds
         self._classes = _check_classes(manifest, estimator)
-        self._gives_probabilities = self._classes is not None and hasattr(estimator, "predict_proba")
-        self._names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
+        self._own = EstimatorRunner(estimator)
+        self._runner = _open_backend(manifest, estimator, graph)
 
     @property
     def class_count(self) -> int | None:
@@ -84,26 +92,18 @@ class LoadedModel:
         Returns
         -------
         Outcome
-            Equal to what the estimator's own `predict` and `predict_proba` give.
+            Equal to what the estimator's own `predict` and `predict_proba` give, within the backend's tolerance.
         """
-        rows = self._frame_rows(matrix)
+        answers = self._runner.answer(matrix)
         if self._classes is None:
-            return Outcome(np.asarray(self.estimator.predict(rows), dtype=np.float64))
-        if not self._gives_probabilities:
-            return Outcome(np.asarray(self.estimator.predict(rows)))
-        probabilities = np.asarray(self.estimator.predict_proba(rows), dtype=np.float64)
+            return Outcome(np.asarray(answers, dtype=np.float64))
+        if not self._own.gives_probabilities:
+            return Outcome(answers)
+        probabilities = np.asarray(answers, dtype=np.float64)
         if not self.manifest.labels_from_probabilities:
-            return Outcome(np.asarray(self.estimator.predict(rows)), probabilities)
+            return Outcome(self._own.predict(matrix), probabilities)
         # Registration checked that this equals predict(), which would compute the probabilities once more.
-        return Outcome(self._classes.take(np.argmax(probabilities, axis=1)), probabilities)
-
-    def _frame_rows(self, matrix: Matrix) -> Any:
-        if not self._names:
-            return matrix
-        # Fitted on a frame: its steps may pick columns by name. Most models never need the import.
-        import pandas as pd
-
-        return pd.DataFrame(matrix, columns=self._names, copy=False)
+        return Outcome(self._classes.take(find_likeliest(probabilities)), probabilities)
 
 
 class ModelCache:
@@ -152,13 +152,24 @@ def load_model(registry: Registry, name: str, version: int) -> LoadedModel:
         manifest = registry.manifest(name, version)
     except (UnknownModel, BrokenManifest) as error:
         raise ModelNotReady(f"{name}:{version}", error.detail) from error
-    model = open_model(manifest, _read_model_file(registry, manifest))
+    content = _read_file(registry, manifest, manifest)
+    described = manifest.backend.graph
+    graph = None if described is None else _read_file(registry, manifest, described)
+    model = open_model(manifest, content, graph)
     model.load_seconds = time.perf_counter() - began
     return model
 
 
-def open_model(manifest: Manifest, content: bytes) -> LoadedModel:
-    """Load, warm and check a model from the bytes of its file.
+def open_model(manifest: Manifest, content: bytes, graph: bytes | None = None) -> LoadedModel:
+    """Load, warm and check a model from the bytes of its files.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    content : bytes
+        Of the model file.
+    graph : bytes or None
+        Of the file of the manifest's backend, if it has one.
 
     Raises
     ------
@@ -167,26 +178,36 @@ def open_model(manifest: Manifest, content: bytes) -> LoadedModel:
     """
     _check_library(manifest)
     estimator = _load_estimator(manifest, content)
-    _use_one_thread(estimator)
-    model = LoadedModel(manifest, estimator)
+    use_one_thread(estimator)
+    model = LoadedModel(manifest, estimator, graph)
     _warm_model(model)
     return model
 
 
-def _read_model_file(registry: Registry, manifest: Manifest) -> bytes:
-    path = registry.version_folder(manifest.name, manifest.version) / manifest.file
+def _read_file(registry: Registry, manifest: Manifest, described: Manifest | GraphFile) -> bytes:
+    path = registry.version_folder(manifest.name, manifest.version) / described.file
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ModelNotReady(manifest.reference, f"{manifest.file} cannot be read ({error.strerror})") from error
-    if len(content) != manifest.size:
+        raise ModelNotReady(manifest.reference, f"{described.file} cannot be read ({error.strerror})") from error
+    if len(content) != described.size:
         raise ModelNotReady(
             manifest.reference,
-            f"{manifest.file} has {len(content)} bytes; its manifest says {manifest.size}",
+            f"{described.file} has {len(content)} bytes; its manifest says {described.size}",
         )
-    if hashlib.sha256(content).hexdigest() != manifest.sha256:
-        raise ModelNotReady(manifest.reference, f"{manifest.file} is not the file whose SHA-256 was registered")
+    if hashlib.sha256(content).hexdigest() != described.sha256:
+        raise ModelNotReady(manifest.reference, f"{described.file} is not the file whose SHA-256 was registered")
     return content
+
+
+def _open_backend(manifest: Manifest, estimator: Any, graph: bytes | None) -> Runner:
+    columns = manifest.signature.columns
+    try:
+        return open_runner(manifest.backend, estimator, graph, allow_missing=any(c.nullable for c in columns))
+    except (NotConvertible, GraphRefused) as error:
+        raise ModelNotReady(
+            manifest.reference, f"it cannot be run as {manifest.backend.name}, as its manifest says ({error})"
+        ) from error
 
 
 def _check_library(manifest: Manifest) -> None:
@@ -220,33 +241,6 @@ def _check_classes(manifest: Manifest, estimator: Any) -> npt.NDArray[Any] | Non
             manifest.reference, f"its classes are {classes.tolist()}; its manifest says {list(expected)}"
         )
     return classes
-
-
-def _use_one_thread(estimator: Any) -> None:
-    """Set `n_jobs` to 1 on an estimator and all those inside it, fitted ones included.
-
-    `set_params` would miss the fitted copies that meta-estimators keep.
-    """
-    for inner in _walk_estimators(estimator, set()):
-        if getattr(inner, "n_jobs", 1) != 1:
-            inner.n_jobs = 1
-
-
-def _walk_estimators(value: Any, seen: set[int]) -> Iterator[Any]:
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    if isinstance(value, dict):
-        children = list(value.values())
-    elif isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object):
-        children = list(np.ravel(value)) if isinstance(value, np.ndarray) else list(value)
-    elif hasattr(value, "get_params") and not isinstance(value, type):
-        yield value
-        children = list(vars(value).values())
-    else:
-        return
-    for child in children:
-        yield from _walk_estimators(child, seen)
 
 
 def _warm_model(model: LoadedModel) -> None:

@@ -15,6 +15,7 @@ from sklearn.base import is_classifier
 
 from shared.manifest import Description, Detail, Format, Manifest, Origin
 from shared.registry import CHAMPION, Registry
+from worker.backend_choice import choose_backend
 from worker.golden import take_golden_sample
 from worker.models import open_model
 from worker.origin import find_origin
@@ -121,23 +122,29 @@ def register_artifact(
         The version is there already.
     """
     estimator = artifact.estimator
+    signature = derive_signature(estimator, sample, columns)
+    by_probability = _check_answers(estimator, sample)
+    choice = choose_backend(estimator, np.asarray(sample, dtype=np.float64), labels_follow=by_probability)
     description = Description(
         format=artifact.format,
         file=artifact.file,
         libraries=_list_libraries(),
-        signature=derive_signature(estimator, sample, columns),
+        signature=signature,
         metrics={key: float(value) for key, value in (metrics or {}).items()},
         training=dict(training or {}),
-        labels_from_probabilities=_check_answers(estimator, sample),
+        labels_from_probabilities=by_probability,
         max_batch_rows=max_batch_rows,
         golden_sample=take_golden_sample(estimator, sample),
         origin=artifact.origin or find_origin(Path.cwd()),
+        backend=choice.backend,
     )
 
     def check(manifest: Manifest) -> None:
-        open_model(manifest, artifact.content)
+        open_model(manifest, artifact.content, choice.graph)
 
-    manifest = registry.write_version(name, artifact.content, description, version=version, check=check)
+    manifest = registry.write_version(
+        name, artifact.content, description, graph=choice.graph, version=version, check=check
+    )
     ensure_champion(registry, name)
     return manifest
 

@@ -36,9 +36,16 @@ def show_model(
     name: Annotated[str, typer.Argument(metavar="MODEL", help="name, name@alias or name:version.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show a model's version: columns, metrics from training, evidence."""
+    """Show a model's version: columns, metrics from training, evidence, how fast it is run."""
     version = get_client(context).model_version(name)
-    console.print_json(version) if as_json else console.print_record(console.flatten_version(version))
+    if as_json:
+        console.print_json(version)
+        return
+    console.print_record(console.flatten_version(version))
+    speeds = console.list_speeds(version)
+    if speeds:
+        console.print_text("")
+        console.print_table(["rows_a_call", "scikit-learn_rows/s", "converted_rows/s", "times"], speeds, empty="")
 
 
 def train_demo(

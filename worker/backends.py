@@ -1,0 +1,144 @@
+"""Backends: the ways in which a version's rows can be run. Registration chooses one; here they are run."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.backend import Backend
+from shared.codec import Matrix
+from worker.direct import LinearHead, OutOfDomain, Program, TreesHead, read_head, split_pipeline
+from worker.onnx_session import OnnxGraph
+
+Answers = npt.NDArray[Any]
+
+
+class Runner(Protocol):
+    """Runs rows: to probabilities if the model gives them, else to labels or numbers."""
+
+    def answer(self, matrix: Matrix) -> Answers:
+        """Answer every row in one call; may raise anything."""
+
+
+class EstimatorRunner:
+    """Runs the estimator itself.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted.
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+        self.gives_probabilities = hasattr(estimator, "classes_") and hasattr(estimator, "predict_proba")
+        self._names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
+
+    def answer(self, matrix: Matrix) -> Answers:
+        """Answer with `predict_proba`, or with `predict` where there is none."""
+        call = self.estimator.predict_proba if self.gives_probabilities else self.estimator.predict
+        return np.asarray(call(self._frame_rows(matrix)))
+
+    def predict(self, matrix: Matrix) -> Answers:
+        """Answer with `predict`."""
+        return np.asarray(self.estimator.predict(self._frame_rows(matrix)))
+
+    def _frame_rows(self, matrix: Matrix) -> Any:
+        if not self._names:
+            return matrix
+        # Fitted on a frame: its steps may pick columns by name. Most models never need the import.
+        import pandas as pd
+
+        return pd.DataFrame(matrix, columns=self._names, copy=False)
+
+
+class ProgramRunner:
+    """Runs a program that computes what the estimator computes; rows outside of its domain go to the estimator.
+
+    Parameters
+    ----------
+    program : Program
+    estimator : EstimatorRunner
+    """
+
+    def __init__(self, program: Program, estimator: EstimatorRunner) -> None:
+        self.program = program
+        self._estimator = estimator
+
+    def answer(self, matrix: Matrix) -> Answers:
+        """Answer as the estimator does, with its errors too."""
+        try:
+            return self.program.answer(matrix)
+        except OutOfDomain:
+            return self._estimator.answer(matrix)
+
+
+class GraphRunner:
+    """Runs a graph of the whole model, made by skl2onnx.
+
+    Parameters
+    ----------
+    content : bytes
+        The graph's.
+    estimator : EstimatorRunner
+        Says what the answers are, and runs rows that are not finite: a graph would not complain of them.
+    """
+
+    def __init__(self, content: bytes, estimator: EstimatorRunner) -> None:
+        self._graph = OnnxGraph(content, output=1 if estimator.gives_probabilities else 0)
+        self._estimator = estimator
+        classes = getattr(estimator.estimator, "classes_", None)
+        labels = classes is not None and not estimator.gives_probabilities
+        self._kind = np.asarray(classes).dtype if labels else np.dtype(np.float64)
+
+    def answer(self, matrix: Matrix) -> Answers:
+        """Answer as the estimator does, within the tolerance."""
+        if not np.isfinite(matrix).all():
+            return self._estimator.answer(matrix)
+        answers = self._graph.run(np.ascontiguousarray(matrix)).astype(self._kind, copy=False)
+        return answers if self._estimator.gives_probabilities else answers.reshape(-1)
+
+
+def open_runner(backend: Backend, estimator: Any, content: bytes | None, *, allow_missing: bool) -> Runner:
+    """Make the runner of a version.
+
+    Parameters
+    ----------
+    backend : Backend
+        As registration chose it.
+    estimator : object
+        Fitted.
+    content : bytes or None
+        The graph's, if the backend has one.
+    allow_missing : bool
+        Whether a column may be without a value.
+
+    Raises
+    ------
+    NotConvertible, GraphRefused
+        What could be converted at registration cannot be run in this process.
+    """
+    own = EstimatorRunner(estimator)
+    if backend.name == "scikit-learn":
+        return own
+    if content is not None and backend.graph is not None and backend.graph.part == "whole":
+        return GraphRunner(content, own)
+    graph = None if content is None else OnnxGraph(content)
+    return ProgramRunner(make_program(estimator, graph, backend.graph_rows, allow_missing=allow_missing), own)
+
+
+def make_program(estimator: Any, graph: OnnxGraph | None, graph_rows: int | None, *, allow_missing: bool) -> Program:
+    """Make the program of an estimator.
+
+    Raises
+    ------
+    NotConvertible
+        It has none.
+    """
+    step, last = split_pipeline(estimator)
+    head = read_head(last)
+    if isinstance(head, LinearHead):
+        return Program(step, head)
+    return Program(step, TreesHead(head, graph, graph_rows, allow_missing=allow_missing))
