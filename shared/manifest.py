@@ -66,6 +66,10 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     labels_from_probabilities: bool = False
     #: Rows of one model call at most; None leaves it to the worker's settings.
     max_batch_rows: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    #: Of the format skops: what it may hold beyond the types that skops trusts by itself, as registration was told.
+    trusted_types: tuple[str, ...] = ()
+    #: Whether registration was told to keep it although another scikit-learn than the installed one made it.
+    other_scikit_learn: bool = False
     #: None: registered before there were such samples.
     golden_sample: GoldenSample | None = None
     origin: Origin = Origin()

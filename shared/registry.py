@@ -119,6 +119,17 @@ class Registry:
         """
         return self._model_folder(name) / str(version)
 
+    def read_files(self, name: str, version: int) -> dict[str, bytes]:
+        """Read all files of a version, the manifest too, by their name.
+
+        Raises
+        ------
+        OSError
+            One cannot be read.
+        """
+        folder = self.version_folder(name, version)
+        return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+
     def manifest(self, name: str, version: int) -> Manifest:
         """Read a version's manifest.
 
@@ -235,6 +246,10 @@ class Registry:
             self._publish_version(manifest, content, graph)
         return manifest
 
+    def add_signature(self, name: str, version: int, file: str, signature: bytes) -> None:
+        """Put a signature beside the files that it is of; it changes none of them."""
+        replace_file(self.version_folder(name, version) / file, signature)
+
     def set_alias(self, name: str, alias: str, version: int) -> None:
         """Point an alias at a version, at once for all readers.
 
@@ -327,7 +342,7 @@ class Registry:
             write_file(incoming / manifest.file, content)
             if manifest.backend.graph is not None and graph is not None:
                 write_file(incoming / manifest.backend.graph.file, graph)
-            write_file(incoming / MANIFEST_FILE, _encode(manifest))
+            write_file(incoming / MANIFEST_FILE, _encode_manifest(manifest))
             sync_folder(incoming)
             incoming.rename(target)
         except BaseException:
@@ -373,6 +388,12 @@ def _list_folders(folder: Path, pattern: re.Pattern[str]) -> list[str]:
 
 def _encode(value: object) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def _encode_manifest(manifest: Manifest) -> bytes:
+    document = msgspec.to_builtins(manifest)
+    # People read it too: first which version this is.
+    return _encode({name: document[name] for name in Manifest.__annotations__} | document)
 
 
 def _decode_file(path: Path, label: str, kind: type[T]) -> T:

@@ -50,6 +50,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     file_store: str = ".scorequeue/files"
     #: Folder of the registry: one folder a model, one below it a version.
     models: Path = Path(".scorequeue/models")
+    #: Minor versions of scikit-learn, ``1.7,1.8``, whose models are loaded beside those of the installed one.
+    other_scikit_learn: str = ""
+    #: Public key (PEM) whose signature a model version must have to be loaded; unset: none is asked for.
+    model_signing_key: Path | None = None
     #: ``tenant:secret`` or ``secret``, comma-separated. Empty: only loopback callers are served.
     api_keys: str = ""
     #: Requests a caller may make, ``100/second`` or ``6000/minute``; empty: no limit.

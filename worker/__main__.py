@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -14,8 +14,10 @@ import numpy as np
 from shared.errors import ServiceError
 from shared.manifest import Manifest
 from shared.registry import Registry
+from worker.console import print_json, print_line
 from worker.demo_models import DEMO_MODELS, train_demo_models, write_demo_csv
 from worker.models import load_model
+from worker.registry_commands import add_commands, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,17 +47,17 @@ def train_demo(options: argparse.Namespace) -> None:
     """Register the demo models and print a line, or a JSON list, about them."""
     done = []
     for trained in train_demo_models(Registry(options.models)):
-        done.append(_summarise(trained.manifest) | {"created": trained.created, "seconds": trained.seconds})
+        done.append(summarise(trained.manifest) | {"created": trained.created, "seconds": trained.seconds})
         if not options.json:
-            _print(trained.describe())
+            print_line(trained.describe())
     if options.json:
-        _print(msgspec.json.encode(done).decode())
+        print_json(done)
 
 
 def write_csv(options: argparse.Namespace) -> None:
     """Write a demo model's data set as CSV."""
     rows = write_demo_csv(options.output, options.name, options.repeat)
-    _print(f"{rows} rows written to {options.output}")
+    print_line(f"{rows} rows written to {options.output}")
 
 
 def predict_csv(options: argparse.Namespace) -> None:
@@ -77,7 +79,7 @@ def predict_csv(options: argparse.Namespace) -> None:
         "classes": classes,
     }
     options.output.write_bytes(msgspec.json.encode(answer))
-    _print(f"{len(rows)} rows scored by {manifest.reference} into {options.output}")
+    print_line(f"{len(rows)} rows scored by {manifest.reference} into {options.output}")
 
 
 def _read_csv(path: Path, manifest: Manifest) -> pd.DataFrame:
@@ -87,24 +89,6 @@ def _read_csv(path: Path, manifest: Manifest) -> pd.DataFrame:
     # pandas 3 reads numbers exactly; older ones were off by a bit in the last place, which a tree's
     # threshold can notice.
     return pd.read_csv(path, usecols=names, dtype=np.float64)[names]
-
-
-def _summarise(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "model": manifest.name,
-        "version": manifest.version,
-        "reference": manifest.reference,
-        "task": manifest.signature.task,
-        "columns": manifest.signature.column_names,
-        "classes": manifest.signature.classes,
-        "metrics": manifest.metrics,
-        "sha256": manifest.sha256,
-    }
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -128,6 +112,7 @@ def _build_parser() -> argparse.ArgumentParser:
     command.add_argument("input", type=Path, metavar="IN.csv")
     command.add_argument("output", type=Path, metavar="OUT.json")
     command.set_defaults(run=predict_csv)
+    add_commands(commands)
     return parser
 
 

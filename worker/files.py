@@ -26,6 +26,7 @@ from worker.isolation import CALL_ROWS, score_isolated
 from worker.lease import Lease
 from worker.models import LoadedModel, ModelNotReady
 from worker.scoring import Matrix, Outcome, RowError, score_matrix
+from worker.trust import Trust
 
 #: After this long a task gives way to other queues; a chunk takes about half a second.
 TURN_SECONDS = 1.0
@@ -160,8 +161,10 @@ class ChunkScorer:
             detail = error.detail
             return lambda matrix: _fail_rows(matrix, "model_error", detail)
         if claim.stream == "trial":  # its worker was lost: perhaps by one of its rows, and then only that row may fail
-            budget = self._settings.task_seconds / 2
-            return lambda matrix: score_isolated(self._registry, name, version, matrix, budget_seconds=budget)
+            budget, trust = self._settings.task_seconds / 2, Trust.from_settings(self._settings)
+            return lambda matrix: score_isolated(
+                self._registry, name, version, matrix, trust=trust, budget_seconds=budget
+            )
         patience = self._settings.task_seconds / 4
         return lambda matrix: score_matrix(model, matrix, CALL_ROWS, patience_seconds=patience)
 

@@ -20,10 +20,13 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from shared.logs import get_logger
 from shared.registry import Registry
 from worker.models import LoadedModel, load_model
 from worker.scoring import Matrix, Outcome, Piece, RowError, join_pieces, score_matrix
+from worker.trust import Trust
 
 #: Deaths after which the ranges that are still suspect are given up: some thirty guilty rows of a chunk of 50,000.
 MAX_DEATHS = 500
@@ -50,7 +53,14 @@ class IsolationFailed(OSError):
 
 
 def score_isolated(
-    registry: Registry, name: str, version: int, matrix: Matrix, *, budget_seconds: float, max_deaths: int = MAX_DEATHS
+    registry: Registry,
+    name: str,
+    version: int,
+    matrix: Matrix,
+    *,
+    trust: Trust,
+    budget_seconds: float,
+    max_deaths: int = MAX_DEATHS,
 ) -> Outcome:
     """Score rows of which some may kill, hang or exhaust the process that scores them.
 
@@ -61,6 +71,8 @@ def score_isolated(
         Of the model.
     matrix : ndarray of float64, shape (n_rows, n_columns)
         Columns in the signature's order.
+    trust : Trust
+        As of the worker.
     budget_seconds : float
         Time for all of it; then what is still suspect fails.
     max_deaths : int
@@ -77,7 +89,7 @@ def score_isolated(
         There was no process to score in.
     """
     search = _Search(matrix, time.monotonic() + budget_seconds)
-    with _start_process(registry.root, name, version) as connection:
+    with _start_process(registry.root, name, version, trust) as connection:
         _receive(connection, budget_seconds)  # it is ready
         search.learn_speed(connection)
         while search.suspects and search.deaths < max_deaths and search.remaining_seconds > 0:
@@ -148,9 +160,10 @@ class _Search:
 
 
 @contextlib.contextmanager
-def _start_process(models: Path, name: str, version: int) -> Iterator[Connection]:
+def _start_process(models: Path, name: str, version: int, trust: Trust) -> Iterator[Connection]:
     ours, theirs = Pipe()
-    command = [sys.executable, "-m", __name__, str(theirs.fileno()), str(models), name, str(version)]
+    allowed = msgspec.json.encode(trust).decode()
+    command = [sys.executable, "-m", __name__, str(theirs.fileno()), str(models), name, str(version), allowed]
     # With one thread, so that forking it is safe: a thread pool does not come along.
     alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=os.environ | alone)
@@ -176,9 +189,9 @@ def _receive(connection: Connection, seconds: float) -> Outcome | str | None:
 
 def main() -> None:
     """Answer requests until the worker closes the connection."""
-    descriptor, models, name, version = sys.argv[1:]
+    descriptor, models, name, version, allowed = sys.argv[1:]
     with Connection(int(descriptor)) as connection, contextlib.suppress(EOFError, ConnectionError):
-        model = load_model(Registry(Path(models)), name, int(version))
+        model = load_model(Registry(Path(models)), name, int(version), msgspec.json.decode(allowed, type=Trust))
         connection.send(None)
         while True:
             connection.send(_score_in_child(model, connection.recv()))

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import time
-import warnings
 from typing import Any
 
-import joblib
+import msgspec
 import numpy as np
 import numpy.typing as npt
-import sklearn
 import threadpoolctl
-from sklearn.exceptions import InconsistentVersionWarning
 
 from shared.backend import GraphFile
 from shared.errors import ServiceError
 from shared.manifest import Manifest
-from shared.registry import BrokenManifest, Registry, UnknownModel
+from shared.registry import MANIFEST_FILE, BrokenManifest, Registry, UnknownModel
 from worker.backends import EstimatorRunner, Runner, open_runner
+from worker.formats import load_estimator
 from worker.golden import WrongAnswer, check_golden_sample
 from worker.onnx_session import GraphRefused
 from worker.scoring import Matrix, Outcome, check_shape, find_likeliest
 from worker.threads import use_one_thread
 from worker.tree_ensembles import NotConvertible
+from worker.trust import SIGNATURE_FILE, Distrusted, Trust
 
 #: Rows of the second warm-up call; enough to touch the code path of a micro-batch.
 WARM_ROWS = 16
@@ -112,10 +110,12 @@ class ModelCache:
     Parameters
     ----------
     registry : Registry
+    trust : Trust
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, trust: Trust) -> None:
         self.registry = registry
+        self._trust = trust
         self._models: dict[tuple[str, int], LoadedModel] = {}
 
     def get(self, name: str, version: int) -> LoadedModel:
@@ -128,7 +128,7 @@ class ModelCache:
         """
         model = self._models.get((name, version))
         if model is None:
-            model = load_model(self.registry, name, version)
+            model = load_model(self.registry, name, version, self._trust)
             self._models[name, version] = model
             # One thread for OpenMP and BLAS: N processes on N cores must not fight. After each load, because
             # only now are the model's libraries in this process.
@@ -136,32 +136,40 @@ class ModelCache:
         return model
 
 
-def load_model(registry: Registry, name: str, version: int) -> LoadedModel:
+def load_model(registry: Registry, name: str, version: int, trust: Trust | None = None) -> LoadedModel:
     """Read, check, load and warm one model version.
 
-    The bytes that were checked are the bytes that are loaded: the file is read once.
+    The bytes that were checked are the bytes that are loaded: each file is read once.
+
+    Parameters
+    ----------
+    registry : Registry
+    name, version
+    trust : Trust or None
+        What is taken beyond the installed scikit-learn, and whose signature is needed; None is the default.
 
     Raises
     ------
     ModelNotReady
-        The version is missing, altered, made with another scikit-learn, fails at its first calls, or does not answer
-        its golden sample as it did.
+        The version is missing, altered, not signed, made with another scikit-learn, fails at its first calls, or does
+        not answer its golden sample as it did.
     """
     began = time.perf_counter()
+    trust = trust or Trust()
     try:
         manifest = registry.manifest(name, version)
     except (UnknownModel, BrokenManifest) as error:
         raise ModelNotReady(f"{name}:{version}", error.detail) from error
-    content = _read_file(registry, manifest, manifest)
     described = manifest.backend.graph
-    graph = None if described is None else _read_file(registry, manifest, described)
-    model = open_model(manifest, content, graph)
+    names = [manifest.file] if described is None else [manifest.file, described.file]
+    content, *graphs = _read_files(registry, manifest, names, trust)
+    model = open_model(manifest, content, graphs[0] if graphs else None, trust)
     model.load_seconds = time.perf_counter() - began
     return model
 
 
-def open_model(manifest: Manifest, content: bytes, graph: bytes | None = None) -> LoadedModel:
-    """Load, warm and check a model from the bytes of its files.
+def open_model(manifest: Manifest, content: bytes, graph: bytes | None, trust: Trust) -> LoadedModel:
+    """Check, load and warm a model from the bytes of its files; signatures are not looked at.
 
     Parameters
     ----------
@@ -170,13 +178,20 @@ def open_model(manifest: Manifest, content: bytes, graph: bytes | None = None) -
         Of the model file.
     graph : bytes or None
         Of the file of the manifest's backend, if it has one.
+    trust : Trust
 
     Raises
     ------
     ModelNotReady
         As `load_model`.
     """
-    _check_library(manifest)
+    _check_bytes(manifest, manifest, content)
+    if graph is not None and manifest.backend.graph is not None:
+        _check_bytes(manifest, manifest.backend.graph, graph)
+    try:
+        trust.check_library(manifest)
+    except Distrusted as error:
+        raise ModelNotReady(manifest.reference, str(error)) from error
     estimator = _load_estimator(manifest, content)
     use_one_thread(estimator)
     model = LoadedModel(manifest, estimator, graph)
@@ -184,12 +199,40 @@ def open_model(manifest: Manifest, content: bytes, graph: bytes | None = None) -
     return model
 
 
-def _read_file(registry: Registry, manifest: Manifest, described: Manifest | GraphFile) -> bytes:
-    path = registry.version_folder(manifest.name, manifest.version) / described.file
+def _read_files(registry: Registry, manifest: Manifest, names: list[str], trust: Trust) -> list[bytes]:
+    if trust.signing_key:
+        files = _read_signed(registry, manifest, trust)
+        missing = [name for name in names if name not in files]
+        if missing:
+            raise ModelNotReady(manifest.reference, f"{missing[0]} is missing")
+        return [files[name] for name in names]
+    return [_read_file(registry, manifest, name) for name in names]
+
+
+def _read_file(registry: Registry, manifest: Manifest, name: str) -> bytes:
     try:
-        content = path.read_bytes()
+        return (registry.version_folder(manifest.name, manifest.version) / name).read_bytes()
     except OSError as error:
-        raise ModelNotReady(manifest.reference, f"{described.file} cannot be read ({error.strerror})") from error
+        raise ModelNotReady(manifest.reference, f"{name} cannot be read ({error.strerror})") from error
+
+
+def _read_signed(registry: Registry, manifest: Manifest, trust: Trust) -> dict[str, bytes]:
+    """Read all files once and see that they are signed; the manifest in memory must be the one that is."""
+    try:
+        files = registry.read_files(manifest.name, manifest.version)
+    except OSError as error:
+        raise ModelNotReady(manifest.reference, f"its files cannot be read ({error.strerror})") from error
+    signature = files.pop(SIGNATURE_FILE, None)
+    try:
+        trust.check_signature(files, signature)
+    except Distrusted as error:
+        raise ModelNotReady(manifest.reference, str(error)) from error
+    if msgspec.json.decode(files[MANIFEST_FILE], type=Manifest) != manifest:
+        raise ModelNotReady(manifest.reference, f"its {MANIFEST_FILE} was changed after it was first read")
+    return files
+
+
+def _check_bytes(manifest: Manifest, described: Manifest | GraphFile, content: bytes) -> None:
     if len(content) != described.size:
         raise ModelNotReady(
             manifest.reference,
@@ -197,10 +240,11 @@ def _read_file(registry: Registry, manifest: Manifest, described: Manifest | Gra
         )
     if hashlib.sha256(content).hexdigest() != described.sha256:
         raise ModelNotReady(manifest.reference, f"{described.file} is not the file whose SHA-256 was registered")
-    return content
 
 
 def _open_backend(manifest: Manifest, estimator: Any, graph: bytes | None) -> Runner:
+    if manifest.format == "onnx":  # it is a graph itself
+        return EstimatorRunner(estimator)
     columns = manifest.signature.columns
     try:
         return open_runner(manifest.backend, estimator, graph, allow_missing=any(c.nullable for c in columns))
@@ -210,23 +254,11 @@ def _open_backend(manifest: Manifest, estimator: Any, graph: bytes | None) -> Ru
         ) from error
 
 
-def _check_library(manifest: Manifest) -> None:
-    trained = manifest.libraries.get("scikit-learn", "unknown")
-    # A patch release keeps the form of a fitted model; anything more may predict something else, silently.
-    if trained.split(".")[:2] != sklearn.__version__.split(".")[:2]:
-        raise ModelNotReady(
-            manifest.reference,
-            f"it was made with scikit-learn {trained} and this worker has {sklearn.__version__};"
-            " train it again, or install that version",
-        )
-
-
 def _load_estimator(manifest: Manifest, content: bytes) -> Any:
     try:
-        with warnings.catch_warnings():
-            # It warns of patch releases too; `_check_library` has judged that already.
-            warnings.simplefilter("ignore", InconsistentVersionWarning)
-            return joblib.load(io.BytesIO(content))
+        return load_estimator(
+            content, manifest.format, trusted_types=manifest.trusted_types, classes=manifest.signature.classes
+        ).estimator
     except Exception as error:  # a pickle runs the model's own code, which may raise anything
         raise ModelNotReady(manifest.reference, f"{manifest.file} cannot be loaded ({type(error).__name__})") from error
 

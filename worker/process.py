@@ -20,6 +20,7 @@ from worker.files import ChunkScorer
 from worker.lease import Lease
 from worker.models import LoadedModel, ModelCache, ModelNotReady
 from worker.rows import RowsScorer
+from worker.trust import Trust
 
 #: A worker may wait longer for Redis than the API: nobody waits for its answer.
 _REDIS_TIMEOUT_SECONDS = 5.0
@@ -40,7 +41,8 @@ class WorkerProcess:
     def __init__(self, settings: Settings, queues: list[str]) -> None:
         self._queues = queues
         self._registry = Registry(settings.models)
-        self._models = ModelCache(self._registry)
+        trust = Trust.from_settings(settings)
+        self._models = ModelCache(self._registry, trust)
         self._warm: list[str] = []
         self._tasks = 0
         store = JobStore(connect(settings.redis_url, timeout_seconds=_REDIS_TIMEOUT_SECONDS))

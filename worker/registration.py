@@ -1,28 +1,130 @@
-"""Registration: from a fitted estimator and a sample of its data to a version in the registry."""
+"""Registration: from a fitted estimator, or its file, and a sample of its data to a version in the registry.
+
+One way for all: read the model, describe it by the sample, take its golden sample, see that what will be kept loads and
+answers as it should, write it.
+"""
 
 from __future__ import annotations
 
 import io
+import math
+import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import packages_distributions
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import joblib
 import numpy as np
 from sklearn.base import is_classifier
 
+from shared.backend import Backend
 from shared.manifest import Description, Detail, Format, Manifest, Origin
 from shared.registry import CHAMPION, Registry
-from worker.backend_choice import choose_backend
+from worker.backend_choice import Choice, choose_backend
+from worker.backend_speeds import measure_speeds
+from worker.backends import EstimatorRunner
+from worker.formats import (
+    FILES,
+    ModelFile,
+    UnreadableModel,
+    list_unknown_types,
+    load_estimator,
+    read_model_file,
+)
 from worker.golden import take_golden_sample
 from worker.models import open_model
+from worker.nested import walk_estimators
+from worker.onnx_model import read_labels
 from worker.origin import find_origin
+from worker.samples import list_columns, read_sample
 from worker.signatures import Rows, derive_signature
+from worker.trust import SIGNATURE_FILE, Trust, sign_files
 
 #: Rows on which `predict` and the most probable class are compared; more only costs time.
 COMPARED_ROWS = 2_000
+#: Libraries without which no version is made; those of the model's own classes come beside them.
+_ALWAYS = ("numpy", "scikit-learn")
+
+
+class Notes(TypedDict, total=False):
+    """What else may be said of a version.
+
+    Parameters
+    ----------
+    metrics : mapping of str to float
+        Measured on data that was held out.
+    training : mapping
+        Where the data came from, how many rows, and what else is worth knowing later.
+    max_batch_rows : int
+        Rows of one model call at most.
+    version : int
+        By default the next free one.
+    other_scikit_learn : bool
+        Whether it may be of another minor version of scikit-learn than the installed one.
+    sign_with : Path
+        Private key (PEM) to sign the version with.
+    """
+
+    metrics: Mapping[str, float]
+    training: Mapping[str, Detail]
+    max_batch_rows: int | None
+    version: int | None
+    other_scikit_learn: bool
+    sign_with: Path | None
+
+
+class Artifact(NamedTuple):
+    """A model as it is to be kept, and as it was read."""
+
+    content: bytes
+    estimator: Any
+    format: Format = "joblib"
+    #: The scikit-learn that made it, if it is not the installed one.
+    scikit_learn: str = ""
+    trusted_types: tuple[str, ...] = ()
+    origin: Origin | None = None
+
+
+def register(
+    model: Any,
+    name: str,
+    sample: Rows | str | os.PathLike[str],
+    *,
+    models: str | os.PathLike[str] | None = None,
+    **notes: Unpack[Notes],
+) -> Manifest:
+    """Register a model: the way from a notebook.
+
+    Parameters
+    ----------
+    model : object, or path
+        A fitted estimator, or a file of one (see `register_file`).
+    name : str
+    sample : DataFrame, ndarray of shape (n_rows, n_columns), or path
+        The training features, or a fair part; a path is of a CSV or Parquet file.
+    models : path or None
+        Folder of the registry; by default ``SCOREQUEUE_MODELS``, or ``.scorequeue/models``.
+    **notes
+        As in `Notes`.
+
+    Returns
+    -------
+    Manifest
+        The first version of a name is its champion; later ones are when they are promoted.
+
+    Raises
+    ------
+    ValueError
+        The model cannot be served, or the sample does not fit it; the message says why.
+    """
+    registry = Registry(Path(models or os.environ.get("SCOREQUEUE_MODELS") or ".scorequeue/models"))
+    frame = read_sample(Path(sample)) if isinstance(sample, str | os.PathLike) else sample
+    if isinstance(model, str | os.PathLike):
+        return register_file(Path(model), name, registry=registry, sample=frame, **notes)
+    return register_model(model, name, registry=registry, sample=frame, **notes)
 
 
 def register_model(
@@ -32,10 +134,7 @@ def register_model(
     registry: Registry,
     sample: Rows,
     columns: Sequence[str] | None = None,
-    metrics: Mapping[str, float] | None = None,
-    training: Mapping[str, Detail] | None = None,
-    max_batch_rows: int | None = None,
-    version: int | None = None,
+    **notes: Unpack[Notes],
 ) -> Manifest:
     """Add a fitted estimator to the registry as a new version.
 
@@ -51,102 +150,145 @@ def register_model(
         The training features, or a fair part: names and ranges are taken from it, NaN allows missing values.
     columns : sequence of str or None
         Names for a sample without names; by default ``x0``, ``x1``, …
-    metrics : mapping of str to float or None
-        Measured on data that was held out.
-    training : mapping or None
-        Where the data came from, how many rows, and what else is worth knowing later.
-    max_batch_rows : int or None
-        Rows of one model call at most.
-    version : int or None
-        None takes the next free one.
+    **notes
+        As in `Notes`.
 
     Raises
     ------
     ValueError
         The estimator cannot be served, or the sample does not fit it; the message says why.
-    VersionExists
-        The version is there already.
-    """
-    buffer = io.BytesIO()
-    joblib.dump(estimator, buffer)
-    return register_artifact(
-        Artifact(buffer.getvalue(), estimator),
-        name,
-        registry=registry,
-        sample=sample,
-        columns=columns,
-        metrics=metrics,
-        training=training,
-        max_batch_rows=max_batch_rows,
-        version=version,
-    )
-
-
-class Artifact(NamedTuple):
-    """A model as it is to be kept, and as it was read."""
-
-    content: bytes
-    estimator: Any
-    format: Format = "joblib"
-    file: str = "model.joblib"
-    origin: Origin | None = None
-
-
-def register_artifact(
-    artifact: Artifact,
-    name: str,
-    *,
-    registry: Registry,
-    sample: Rows,
-    columns: Sequence[str] | None = None,
-    metrics: Mapping[str, float] | None = None,
-    training: Mapping[str, Detail] | None = None,
-    max_batch_rows: int | None = None,
-    version: int | None = None,
-) -> Manifest:
-    """Describe a model by its sample, check it as a worker would, and write it as a new version.
-
-    Parameters
-    ----------
-    artifact : Artifact
-    name, registry, sample, columns, metrics, training, max_batch_rows, version
-        As in `register_model`.
-
-    Raises
-    ------
-    ValueError
-        It cannot be served, or the sample does not fit it; nothing was written.
     ModelNotReady
         What was kept does not load, or does not answer as the estimator does; nothing was written.
     VersionExists
         The version is there already.
     """
+    buffer = io.BytesIO()
+    joblib.dump(estimator, buffer)
+    return _register(Artifact(buffer.getvalue(), estimator), name, registry, sample, columns, notes)
+
+
+def register_file(
+    path: Path,
+    name: str,
+    *,
+    registry: Registry,
+    sample: Any,
+    target: Sequence[str] = (),
+    kind: Format | None = None,
+    trusted_types: Sequence[str] = (),
+    **notes: Unpack[Notes],
+) -> Manifest:
+    """Add a model file, or an MLflow model folder, to the registry as a new version; its bytes are kept as they are.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+    registry : Registry
+    sample : DataFrame, shape (n_rows, n_columns)
+        With the columns that the model reads among its own.
+    target : sequence of str
+        Columns of the sample that the model does not read; needed if it was fitted without names.
+    kind : str or None
+        Format; None tells it from the name's ending.
+    trusted_types : sequence of str
+        What a skops file may hold beyond the types that skops trusts by itself.
+    **notes
+        As in `Notes`.
+
+    Raises
+    ------
+    ValueError
+        The file cannot be read as a model that can be served, or the sample does not fit it.
+    OSError
+        It cannot be read.
+    ModelNotReady, VersionExists
+        As in `register_model`.
+    """
+    file = read_model_file(path, kind)
+    trusted = _choose_trusted(file, trusted_types)
+    artifact = _open_file(path, file, trusted)
+    columns = list_columns(sample, artifact.estimator, columns=file.columns, target=target)
+    rows = sample[columns] if hasattr(artifact.estimator, "feature_names_in_") else sample[columns].to_numpy()
+    return _register(artifact, name, registry, rows, columns, notes)
+
+
+def _register(
+    artifact: Artifact, name: str, registry: Registry, sample: Rows, columns: Sequence[str] | None, notes: Notes
+) -> Manifest:
+    """Describe a model by its sample, check it as a worker would, and write it as a new version."""
     estimator = artifact.estimator
     signature = derive_signature(estimator, sample, columns)
     by_probability = _check_answers(estimator, sample)
-    choice = choose_backend(estimator, np.asarray(sample, dtype=np.float64), labels_follow=by_probability)
+    choice = _choose_backend(artifact, sample, labels_follow=by_probability)
     description = Description(
         format=artifact.format,
-        file=artifact.file,
-        libraries=_list_libraries(),
+        file=FILES[artifact.format],
+        libraries=_list_libraries(artifact),
         signature=signature,
-        metrics={key: float(value) for key, value in (metrics or {}).items()},
-        training=dict(training or {}),
+        metrics=_read_metrics(notes.get("metrics", {})),
+        training=dict(notes.get("training", {})),
         labels_from_probabilities=by_probability,
-        max_batch_rows=max_batch_rows,
+        max_batch_rows=notes.get("max_batch_rows"),
+        trusted_types=artifact.trusted_types,
+        other_scikit_learn=notes.get("other_scikit_learn", False),
         golden_sample=take_golden_sample(estimator, sample),
         origin=artifact.origin or find_origin(Path.cwd()),
         backend=choice.backend,
     )
 
     def check(manifest: Manifest) -> None:
-        open_model(manifest, artifact.content, choice.graph)
+        open_model(manifest, artifact.content, choice.graph, Trust())
 
     manifest = registry.write_version(
-        name, artifact.content, description, graph=choice.graph, version=version, check=check
+        name, artifact.content, description, graph=choice.graph, version=notes.get("version"), check=check
     )
+    if key := notes.get("sign_with"):
+        files = registry.read_files(name, manifest.version)
+        registry.add_signature(name, manifest.version, SIGNATURE_FILE, sign_files(files, key))
     ensure_champion(registry, name)
     return manifest
+
+
+def _choose_backend(artifact: Artifact, sample: Rows, *, labels_follow: bool) -> Choice:
+    values = np.asarray(sample, dtype=np.float64)
+    if artifact.format == "onnx":
+        speeds = measure_speeds([EstimatorRunner(artifact.estimator)], values)
+        return Choice(Backend(name="onnx", reason="it was registered as an ONNX graph", measured=speeds))
+    return choose_backend(artifact.estimator, values, labels_follow=labels_follow)
+
+
+def _read_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    values = {name: float(value) for name, value in metrics.items()}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise ValueError(f"the metric {name!r} is {value}; JSON has no such number")
+    return values
+
+
+def _choose_trusted(file: ModelFile, trusted: Sequence[str]) -> tuple[str, ...]:
+    """Return the types of a skops file that need trust, all of which must have been named."""
+    if file.format != "skops":
+        return ()
+    needed = list_unknown_types(file.content)
+    unnamed = [name for name in needed if name not in trusted]
+    if unnamed:
+        listed = " ".join(f"--trust {name}" for name in unnamed)
+        raise UnreadableModel(f"the file holds types that skops does not trust; if you do: {listed}")
+    return tuple(needed)
+
+
+def _open_file(path: Path, file: ModelFile, trusted: tuple[str, ...]) -> Artifact:
+    origin = find_origin(path.resolve().parent, file=path.name, mlflow_run=file.mlflow_run)
+    classes = read_labels(file.content) if file.format == "onnx" else None
+    try:
+        loaded = load_estimator(file.content, file.format, trusted_types=trusted, classes=classes)
+    except Exception as error:  # a pickle runs its maker's code, which may raise anything
+        raise UnreadableModel(
+            f"{path.name} cannot be loaded as {file.format}: {type(error).__name__}: {error}"
+        ) from error
+    made_with = loaded.other_scikit_learn or file.scikit_learn
+    return Artifact(file.content, loaded.estimator, file.format, made_with, trusted, origin)
 
 
 def ensure_champion(registry: Registry, name: str) -> None:
@@ -186,6 +328,21 @@ def _mix_rows(rows: Rows) -> Rows:
     return type(rows)(mixed, columns=rows.columns) if hasattr(rows, "columns") else mixed
 
 
-def _list_libraries() -> dict[str, str]:
-    names = ("scikit-learn", "numpy", "joblib")
-    return {"python": platform.python_version()} | {name: installed_version(name) for name in names}
+def _list_libraries(artifact: Artifact) -> dict[str, str]:
+    """Tell the versions that the model was made with, or else those that read it here."""
+    if artifact.format == "onnx":
+        names = {"numpy", "onnxruntime"}
+    else:
+        names = {*_ALWAYS, artifact.format} & {*_ALWAYS, "joblib", "skops"}
+        names |= set(_find_distributions(artifact.estimator))
+    versions = {name: installed_version(name) for name in sorted(names)}
+    if artifact.scikit_learn and "scikit-learn" in versions:
+        versions["scikit-learn"] = artifact.scikit_learn
+    return {"python": platform.python_version()} | versions
+
+
+def _find_distributions(estimator: Any) -> Iterator[str]:
+    """Yield the distributions of the classes of an estimator and of those inside it."""
+    known = packages_distributions()
+    for inner in walk_estimators(estimator):
+        yield from known.get(type(inner).__module__.partition(".")[0], [])[:1]

@@ -22,6 +22,8 @@ def derive_signature(estimator: Any, sample: Rows, columns: Sequence[str] | None
     ValueError
         The sample is empty, not numeric or does not fit the estimator, or the estimator has no single task.
     """
+    if not hasattr(estimator, "predict") or not hasattr(estimator, "__sklearn_tags__"):
+        raise ValueError(f"{type(estimator).__name__} is neither a classifier nor a regressor of scikit-learn's kind")
     values = _read_values(sample)
     names = _name_columns(estimator, sample, columns, values.shape[1])
     described = tuple(_describe_column(name, values[:, i]) for i, name in enumerate(names))

@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import threadpoolctl
+
+from worker.nested import walk_estimators
 
 
 def use_one_thread(estimator: Any) -> list[tuple[Any, Any]]:
@@ -20,9 +21,7 @@ def use_one_thread(estimator: Any) -> list[tuple[Any, Any]]:
     list of tuple
         What was changed: the estimator inside, and its `n_jobs` before.
     """
-    changed = [
-        (inner, inner.n_jobs) for inner in _walk_estimators(estimator, set()) if getattr(inner, "n_jobs", 1) != 1
-    ]
+    changed = [(inner, inner.n_jobs) for inner in walk_estimators(estimator) if getattr(inner, "n_jobs", 1) != 1]
     for inner, _ in changed:
         inner.n_jobs = 1
     return changed
@@ -38,20 +37,3 @@ def one_thread(estimator: Any) -> Iterator[None]:
     finally:
         for inner, threads in changed:
             inner.n_jobs = threads
-
-
-def _walk_estimators(value: Any, seen: set[int]) -> Iterator[Any]:
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    if isinstance(value, dict):
-        children = list(value.values())
-    elif isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object):
-        children = list(np.ravel(value)) if isinstance(value, np.ndarray) else list(value)
-    elif hasattr(value, "get_params") and not isinstance(value, type):
-        yield value
-        children = list(vars(value).values())
-    else:
-        return
-    for child in children:
-        yield from _walk_estimators(child, seen)

@@ -28,6 +28,7 @@ from shared.manifest import Manifest
 from shared.registry import Registry
 from worker.models import ModelCache, ModelNotReady, load_model
 from worker.registration import register_model
+from worker.trust import Trust
 
 FEATURES, TARGET = make_classification(n_samples=200, n_features=4, random_state=0)
 FEATURES = FEATURES.astype(np.float64)
@@ -238,7 +239,7 @@ def test_another_scikit_learn_is_refused(registry: Registry, version: str) -> No
     register(registry)
     changed = rewrite_manifest(registry, lambda m: m["libraries"].update({"scikit-learn": version}))
 
-    with pytest.raises(ModelNotReady, match=f"made with scikit-learn {version} and this worker has"):
+    with pytest.raises(ModelNotReady, match=f"made with scikit-learn {version or 'unknown'} and this worker has"):
         load_model(changed, "m", 1)
 
 
@@ -319,7 +320,7 @@ def test_every_nested_estimator_runs_in_one_thread(registry: Registry) -> None:
 def test_a_cache_loads_each_version_once(registry: Registry) -> None:
     """The second time, a model comes from memory, even if its file is gone."""
     register(registry)
-    cache = ModelCache(registry)
+    cache = ModelCache(registry, Trust())
     first = cache.get("m", 1)
     (registry.version_folder("m", 1) / "model.joblib").unlink()
 
@@ -333,7 +334,7 @@ def test_a_cache_tries_again_after_a_failure(registry: Registry) -> None:
     path = registry.version_folder("m", 1) / "model.joblib"
     content = path.read_bytes()
     path.write_bytes(b"")
-    cache = ModelCache(registry)
+    cache = ModelCache(registry, Trust())
     with pytest.raises(ModelNotReady):
         cache.get("m", 1)
 
