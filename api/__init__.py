@@ -30,6 +30,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         dead_letters,
         events,
         jobs,
+        limits,
         models,
         problems,
         queues,
@@ -43,6 +44,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["scorequeue"] = service.Service(settings or Settings.from_env())
     requests_log.install(app)
     problems.install(app)
+    limits.install(app)
     callers.install(app)
     for module in (jobs, retries, events, dead_letters, queues, models, compatible, service):
         app.register_blueprint(module.blueprint)

@@ -10,6 +10,7 @@ import redis
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from api.scopes import ScopeMissing
 from shared import metrics
 from shared.errors import ServiceError
 from shared.logs import get_logger
@@ -101,23 +102,28 @@ def answer_problem(
     response.headers.update(headers or {})
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)
-    if document["status"] in (413, 429, 503, 507):
+    if document["status"] in (401, 403, 413, 429, 503, 507):
         metrics.REJECTED.labels(code).inc()
     return response
 
 
 def install(app: Flask) -> None:
     """Answer every error of the app, Flask's own included, with a problem document."""
-    app.register_error_handler(ServiceError, _answer_service_error)
+    app.register_error_handler(ServiceError, answer_service_error)
     app.register_error_handler(redis.RedisError, _answer_redis_error)
     app.register_error_handler(OSError, _answer_os_error)
     app.register_error_handler(HTTPException, _answer_http_error)
     app.register_error_handler(Exception, _answer_unknown_error)
 
 
-def _answer_service_error(error: ServiceError) -> Response:
+def answer_service_error(error: ServiceError) -> Response:
+    """Answer with what the error says."""
     members = {"errors": error.errors} if error.errors else {}
-    headers = {"WWW-Authenticate": "Bearer"} if error.code == "unauthenticated" else {}
+    headers = {}
+    if error.code == "unauthenticated":
+        headers["WWW-Authenticate"] = "Bearer"
+    elif isinstance(error, ScopeMissing):  # RFC 6750
+        headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{error.scope}"'
     return answer_problem(error.code, error.detail, headers=headers, retry_after=error.retry_after, **members)
 
 

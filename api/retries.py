@@ -66,6 +66,7 @@ def _retry_rows(service: Service, job: Job) -> Job:
                 retry_of=job.id,
             ),
             payload=keep_payload(service, new_id, payload),
+            bytes=len(payload),
             idempotency_key=read_idempotency_key(),
             fingerprint=take_fingerprint(b""),
         ),
@@ -142,6 +143,7 @@ def _submit_retry(
         queue=queue_name("files", manifest.name, manifest.version),
         priority=job.priority,
         rows=plan.rows,
+        bytes=plan.file_bytes,
         deadline_seconds=service.settings.deadline_seconds,
         retention_seconds=service.settings.file_retention_seconds,
         document=msgspec.structs.replace(

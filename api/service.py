@@ -15,12 +15,17 @@ import redis
 from flask import Blueprint, Response, current_app
 
 from api.admission import Admission
+from api.keyring import KeyRing
+from api.limits import Limits
 from api.waiting import Waiters
 from shared import metrics
 from shared.blobs import open_blobs
 from shared.connection import connect
 from shared.errors import ServiceError
 from shared.filestore import FileStore
+from shared.keys import KeyStore
+from shared.limits import Limiter
+from shared.logs import get_logger
 from shared.registry import Registry
 from shared.settings import Settings
 from shared.store import JobStore
@@ -28,6 +33,7 @@ from shared.sweep import Sweep
 from shared.wakeups import CELERY_QUEUES, WakeupPublisher
 
 blueprint = Blueprint("service", __name__)
+logger = get_logger(__name__)
 
 _RECEIVE_TIMEOUT_SECONDS = 1.0
 
@@ -43,6 +49,8 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.store = JobStore(connect(settings.redis_url))
+        self.keys = KeyRing(settings, KeyStore(self.store.client))
+        self.limits = Limits(settings, Limiter(self.store.client))
         self.registry = Registry(settings.models)
         self.files = FileStore(open_blobs(settings.file_store))
         self.publisher = WakeupPublisher(settings)
@@ -56,8 +64,16 @@ class Service:
     def start(self) -> None:
         """Start the threads of this process: the sweep, and the listener for finished jobs."""
         self.waiters.start()
+        self._say_who_is_served()
         name = f"api@{socket.gethostname()}:{os.getpid()}"
         Sweep(JobStore(connect(self.settings.redis_url)), self.files, self.publisher, name).start()
+
+    def _say_who_is_served(self) -> None:
+        try:
+            if not self.keys.needs_key():
+                logger.warning("no API key is configured: only callers on this machine are served")
+        except redis.RedisError as error:
+            logger.warning("Redis does not answer; nobody is served until it does", error=str(error))
 
     @contextlib.contextmanager
     def receiving(self) -> Iterator[None]:

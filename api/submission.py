@@ -11,6 +11,8 @@ import msgspec
 import redis
 from flask import request
 
+from api.callers import get_caller
+from api.limits import note_limits
 from api.service import Service
 from shared.codec import Matrix, encode_matrix
 from shared.errors import ServiceError
@@ -74,7 +76,7 @@ def submit_rows(
         The job store does not answer; nothing was promised.
     """
     service.admission.check_rows()
-    job_id = service.store.make_id(tenant)
+    job_id, payload = service.store.make_id(tenant), encode_matrix(matrix)
     return submit_job(
         service,
         Submission(
@@ -87,7 +89,8 @@ def submit_rows(
             deadline_seconds=options.deadline_seconds or service.settings.deadline_seconds,
             retention_seconds=options.retention_seconds or service.settings.rows_retention_seconds,
             document=make_document(manifest, options),
-            payload=keep_payload(service, job_id, encode_matrix(matrix)),
+            payload=keep_payload(service, job_id, payload),
+            bytes=len(payload),
             idempotency_key=read_idempotency_key(),
             fingerprint=take_fingerprint(body),
         ),
@@ -146,6 +149,7 @@ def submit_job(service: Service, submission: Submission) -> Job:
     except ServiceError:
         service.files.remove(submission.id)  # refused, so surely not written down
         raise
+    note_limits(submitted.limits)
     if submitted.publish_wakeup:
         service.publisher.publish(submission.queue)
     if submitted.created is not None:
@@ -217,6 +221,8 @@ def _write_once(service: Service, submission: Submission) -> Submitted:
         submission,
         max_queue_rows=service.settings.max_queue_rows,
         chunks_offered=service.settings.chunks_offered,
+        quotas=service.limits.quotas,
+        row_limits=service.limits.list_row_limits(get_caller()),
     )
 
 

@@ -12,6 +12,7 @@ from flask import request
 from werkzeug.sansio.multipart import Data, Field, File, MultipartDecoder, NeedData, State
 
 from api.bodies import BLOCK_BYTES, has_known_end, iterate_body
+from api.callers import get_caller
 from api.decoding import ENCODINGS, decode_blocks
 from api.service import Service
 from api.submission import Options, make_document, read_idempotency_key, resolve_model, submit_job
@@ -56,6 +57,7 @@ def submit_file(service: Service, tenant: str) -> Job:
     """
     check_upload(MEDIA_TYPES)
     service.admission.check_file()
+    service.limits.check_rows(get_caller())
     with service.receiving():
         job_id = service.store.make_id(tenant)
         upload = service.files.begin_upload(job_id)
@@ -114,6 +116,7 @@ def _receive(service: Service, tenant: str, job_id: str, upload: Upload) -> Job:
         queue=queue_name("files", manifest.name, manifest.version),
         priority=options.priority,
         rows=plan.rows,
+        bytes=plan.file_bytes,
         deadline_seconds=options.deadline_seconds or service.settings.deadline_seconds,
         retention_seconds=options.retention_seconds or service.settings.file_retention_seconds,
         document=make_document(

@@ -87,20 +87,31 @@ def resolve_host(host: str) -> str:
     return str(found[0][4][0])
 
 
-def check_exposure(host: str, environ: Mapping[str, str], say: Callable[[str], None]) -> None:
+def check_exposure(
+    host: str, environ: Mapping[str, str], has_stored_key: Callable[[], bool], say: Callable[[str], None]
+) -> None:
     """Refuse to serve other machines without a key.
+
+    Parameters
+    ----------
+    host : str
+        A numeric address.
+    environ : mapping
+    has_stored_key : callable
+        Asks Redis whether a key was ever made; called only if the environment has none.
+    say : callable
 
     Raises
     ------
     LaunchError
         The address can be reached from outside, and no API key is configured.
     """
-    if environ.get("SCOREQUEUE_API_KEYS", "").strip():
+    if environ.get("SCOREQUEUE_API_KEYS", "").strip() or has_stored_key():
         return
     if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
         raise LaunchError(
-            f"--host {host} would serve other machines without any key: set SCOREQUEUE_API_KEYS "
-            "(as tenant:secret, several with commas), or stay on 127.0.0.1",
+            f"--host {host} would serve other machines without any key. Start it without --host, make one "
+            "(scorequeue keys create --tenant NAME), and start it again; or set SCOREQUEUE_API_KEYS to tenant:secret",
             2,
         )
     say("no API key is configured: serving this machine only")

@@ -6,6 +6,7 @@ It must not know the commands (`scorequeue.service_processes`), nor how they are
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -41,6 +42,7 @@ from scorequeue.service_processes import (
     make_training_process,
 )
 from scorequeue.stop_signals import StopSignals
+from scorequeue.store_commands import read_api_command
 from scorequeue.supervisor import CHECK_SECONDS, ProcessError, RestartPolicy, Supervisor, read_log_end, read_record
 
 #: Seconds until everything must be ready.
@@ -97,7 +99,6 @@ def run_service(
     """
     check_installation()
     options = replace(options, host=resolve_host(options.host))
-    check_exposure(options.host, environ, terminal.say)
     folder = DataFolder(options.data.resolve())
     try:
         folder.make()
@@ -183,7 +184,7 @@ class _Launch:
             raise LaunchError("stopped by force: what was running was cut off, and is taken up again later", 1)
 
     def _start(self) -> None:
-        for step in (self._start_redis, self._train_demo, self._start_others):
+        for step in (self._start_redis, self._check_exposure, self._train_demo, self._start_others):
             if not self._signals.is_stopped():
                 step()
         if not self._signals.is_stopped():
@@ -209,6 +210,17 @@ class _Launch:
     def _say_repair(self) -> None:
         if self._redis_log and (repair := self._redis_log.read_repair()):
             self._terminal.say(repair)
+
+    def _check_exposure(self) -> None:
+        check_exposure(self._options.host, self._environment, self._has_stored_key, self._terminal.say)
+
+    def _has_stored_key(self) -> bool:
+        listed = read_api_command(["keys", "list", "--json"], self._environment)
+        if listed.returncode:
+            raise LaunchError(
+                listed.stderr.strip().removeprefix("error: "), listed.returncode if listed.returncode == 2 else 1
+            )
+        return bool(json.loads(listed.stdout))
 
     def _train_demo(self) -> None:
         if not self._options.demo:

@@ -16,6 +16,7 @@ from redis.commands.core import Script
 #: what is queued still drains.
 _GROWING = frozenset({"submit"})
 _USING_CHUNKS = frozenset({"submit", "commit_chunk"})
+_USING_LIMITS = frozenset({"submit", "take"})
 
 
 def _read(name: str) -> str:
@@ -26,8 +27,9 @@ def _assemble(name: str) -> str:
     # `flags=` makes Redis 7 refuse to start a script that takes memory when there is none, and lets the rest run.
     shebang = "#!lua" if name in _GROWING else "#!lua flags=allow-oom"
     chunks = _read("chunks") if name in _USING_CHUNKS else ""
+    limits = _read("limits") if name in _USING_LIMITS else ""
     body = f"local function main()\n{_read(name)}end\nlocal reply = main()\nwrite_counts()\nreturn reply"
-    return "\n".join((shebang, _read("prelude"), chunks, body))
+    return "\n".join((shebang, _read("prelude"), chunks, limits, body))
 
 
 class Scripts:

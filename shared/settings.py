@@ -54,10 +54,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     other_scikit_learn: str = ""
     #: Public key (PEM) whose signature a model version must have to be loaded; unset: none is asked for.
     model_signing_key: Path | None = None
-    #: ``tenant:secret`` or ``secret``, comma-separated. Empty: only loopback callers are served.
+    #: ``tenant:secret`` or ``secret``, comma-separated: keys that deployments lay in, beside those that Redis keeps.
+    #: Without any key, only callers on this machine are served.
     api_keys: str = ""
-    #: Requests a caller may make, ``100/second`` or ``6000/minute``; empty: no limit.
+    #: A key that may read ``/metrics`` and nothing else; empty: none.
+    metrics_key: str = ""
+    #: Requests that a tenant may make, ``100/second`` or ``5000/10 minutes``; empty: any number.
     rate_limit: str = ""
+    #: Rows that a tenant may submit, ``1000000/minute``; empty: any number.
+    row_limit: str = ""
+    #: Jobs, rows and bytes of input that a tenant may have in flight; 0: any number.
+    max_tenant_jobs: int = 0
+    max_tenant_rows: int = 0
+    max_tenant_bytes: int = 0
     #: Model of ``/predict`` and the like when the caller names none.
     default_model: str = ""
     #: Bytes of a JSON body: 10,000 rows of a wide model fit, an abuse does not.

@@ -13,6 +13,7 @@ Keys (all begin with ``sq:``; those marked P are permanent, the others have a TT
 ``tenants``             set     P  names of all tenants
 ``wake:{queue}``        string  mark of an outstanding wake-up
 ``once:{tenant}:{key}``  string  idempotency key: id and fingerprint of the first submission
+``flight:{tenant}``     hash    P  jobs, rows and bytes in flight, if that is limited
 ``alive:{owner}``       string  lease of a process
 ``excused:{owner}``     string  mark of a process that lost its claims through no fault of a model
 ``workers``             zset    owners by last heartbeat
@@ -23,6 +24,8 @@ Keys (all begin with ``sq:``; those marked P are permanent, the others have a TT
 ``id_key``              string  P  secret that marks ids as ours
 ``sweep``               string  lock of the sweep
 ======================  ======  ==================================================================
+
+Others: ``limit:…`` (`shared.limits`), ``keys…`` (`shared.keys`) and ``audit`` (`shared.audit`).
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ import redis
 from shared import ids
 from shared.errors import ServiceError
 from shared.jobs import STREAMS, Document, Job, Status
+from shared.limits import Limit, LimitState, read_reply
 from shared.scripts import Scripts
 
 _JOB_FIELDS = (
@@ -66,6 +70,28 @@ class QueueFull(ServiceError):
         )
 
 
+class QuotaExceeded(ServiceError):
+    """The tenant has too much in flight already."""
+
+    def __init__(self, what: str, held: int, limit: int) -> None:
+        super().__init__(
+            "queue_full",
+            f"{held} {what} of this tenant are in flight; its limit is {limit}. Try again when some have ended.",
+            retry_after=5,
+        )
+
+
+class Quotas(msgspec.Struct, frozen=True):
+    """What a tenant may have in flight; 0: any number."""
+
+    jobs: int = 0
+    rows: int = 0
+    bytes: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.jobs or self.rows or self.bytes)
+
+
 class LedgerEntry(msgspec.Struct, frozen=True):
     """A finished chunk: where its part is and how long it is, in bytes."""
 
@@ -89,6 +115,8 @@ class Submission(msgspec.Struct, kw_only=True, frozen=True):
     retention_seconds: float
     document: Document
     payload: bytes = b""
+    #: Of the input, for the tenant's quota.
+    bytes: int = 0
     chunk_rows: tuple[int, ...] = ()
     #: Of a retry: the chunks in which no row had failed, by their number.
     done_chunks: dict[int, LedgerEntry] = {}
@@ -105,6 +133,8 @@ class Submitted(msgspec.Struct, frozen=True):
     #: Unix milliseconds of Redis's clock; None for a repetition.
     created: int | None
     publish_wakeup: bool
+    #: What is left of the limits that were taken from.
+    limits: list[LimitState] = []
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -202,13 +232,31 @@ class JobStore:
             return False
         return now_ms - ids.created_at_ms(job_id) < _REMEMBERED_MS
 
-    def submit(self, submission: Submission, *, max_queue_rows: int, chunks_offered: int = 0) -> Submitted:
+    def submit(
+        self,
+        submission: Submission,
+        *,
+        max_queue_rows: int,
+        chunks_offered: int = 0,
+        quotas: Quotas | None = None,
+        row_limits: Sequence[Limit] = (),
+    ) -> Submitted:
         """Write a job down and offer its work; repeating it with the same id changes nothing.
+
+        Parameters
+        ----------
+        quotas : Quotas, optional
+            What the tenant may have in flight.
+        row_limits : sequence of Limit
+            From which the job's rows are taken. A file is taken as long as one row is left, and the others are owed:
+            how many it has is known when it is here.
 
         Raises
         ------
         QueueFull
             More rows wait than `max_queue_rows`.
+        QuotaExceeded, LimitExceeded
+            The tenant, or its key, has had its share.
         ServiceError
             ``idempotency_conflict``: the key was used with another payload.
         """
@@ -231,16 +279,24 @@ class JobStore:
             submission.fingerprint,
             "" if submission.document.max_failed_rows is None else submission.document.max_failed_rows,
             _encode_done_chunks(submission),
+            submission.bytes,
+            msgspec.json.encode(quotas) if quotas else "",
+            msgspec.json.encode([(*limit.bucket, submission.rows) for limit in row_limits]) if row_limits else "",
         )
+        wanted = [(limit, submission.rows) for limit in row_limits]
         if state == b"full":
             raise QueueFull(reply[0], max_queue_rows, float(reply[1]))
+        if state == b"quota":
+            raise QuotaExceeded(reply[0].decode(), reply[1], reply[2])
+        if state == b"limited":
+            read_reply(wanted, reply[0])
         if state == b"conflict":
             raise ServiceError(
                 "idempotency_conflict", "This Idempotency-Key was used with another payload; use a new key for it."
             )
         if state == b"repeated":
             return Submitted(reply[0].decode(), None, False)
-        return Submitted(submission.id, reply[1], bool(reply[0]))
+        return Submitted(submission.id, reply[1], bool(reply[0]), read_reply(wanted, reply[2]) if row_limits else [])
 
     # Reading
 

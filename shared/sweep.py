@@ -11,6 +11,7 @@ import time
 
 import redis
 
+from shared import audit
 from shared.filestore import FileStore
 from shared.ids import created_at_ms, looks_like_id
 from shared.logs import get_logger
@@ -76,6 +77,7 @@ class Sweep:
         self._remove_overdue(now)
         self._store.forget_workers(now - _FORGET_WORKERS_MS)
         self._remove_orphans(now)
+        audit.log_waiting(self._store.client)
 
     def _remove_overdue(self, now: int) -> None:
         """Remove jobs past their retention, for half of the sweep's second at most."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import redis
 
 #: Bounded in number by the registered models, the tenants and the processes.
-_PERMANENT = ("sq:queues", "sq:tenants", "sq:queue:", "sq:stream:", "sq:id_key", "sq:workers", "sq:sweep")
+_PERMANENT = (
+    "sq:queues", "sq:tenants", "sq:queue:", "sq:stream:", "sq:id_key", "sq:workers", "sq:sweep", "sq:keys", "sq:audit",
+    "sq:flight:",
+)  # fmt: skip
 _BROKER = ("_kombu.", "unacked", "rows", "files", "celery")
 #: Indexes of jobs: each member must be a job that exists.
 _INDEXES = ("sq:jobs:", "sq:deadlines", "sq:retention", "sq:dead:")

@@ -42,19 +42,30 @@ end
 -- few of them 512 times.
 local counts = {}
 
-local function count(queue, field, by)
-  local fields = counts[queue] or {}
-  counts[queue] = fields
+local function add(key, field, by)
+  local fields = counts[key] or {}
+  counts[key] = fields
   fields[field] = (fields[field] or 0) + by
 end
 
+local function count(queue, field, by) add(queue_key(queue), field, by) end
+
 local function write_counts()
-  for queue, fields in pairs(counts) do
+  for key, fields in pairs(counts) do
     for field, by in pairs(fields) do
-      if by ~= 0 then redis.call('HINCRBY', queue_key(queue), field, by) end
+      if by ~= 0 then redis.call('HINCRBY', key, field, by) end
     end
   end
   counts = {}
+end
+
+-- What a tenant has in flight, if that is limited: jobs, rows, and bytes of input.
+local function flight_key(tenant) return 'sq:flight:' .. tenant end
+
+local function add_in_flight(tenant, jobs, rows, bytes)
+  add(flight_key(tenant), 'jobs', jobs)
+  add(flight_key(tenant), 'rows', rows)
+  add(flight_key(tenant), 'bytes', bytes)
 end
 
 local function add_waiting(queue, name, units, rows)
@@ -126,7 +137,7 @@ end
 local function finish(id, status, now, more, dead)
   local key = job_key(id)
   if dead then redis.call('HSET', key, 'g', DEAD_LETTER_RETENTION) end
-  local job = read_fields(key, 'q', 'g', 'kind', 's', 'n', 'x', 'xs')
+  local job = read_fields(key, 'q', 'g', 'kind', 's', 'n', 'x', 'xs', 't', 'b')
   if job.kind == 'file' then
     for _, chunk in ipairs(list_offered(id)) do forget_chunk(id, chunk) end
     redis.call('PEXPIREAT', 'sq:ledger:' .. id, now + job.g + HOUR)
@@ -140,6 +151,7 @@ local function finish(id, status, now, more, dead)
   -- The sweep removes the job and its files when it is due; this is for the day nobody sweeps.
   redis.call('PEXPIREAT', key, now + job.g + HOUR)
   count(job.q, 'finished:' .. status, 1)
+  if job.b then add_in_flight(job.t, -1, -job.n, -job.b) end
 end
 
 local function expire(id, now)

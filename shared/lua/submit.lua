@@ -2,9 +2,12 @@
 -- ARGV: id, kind, queue, tenant, priority, rows, deadline ms, retention ms, document, payload, row limit,
 --       rows of each chunk (JSON), chunks to offer, idempotency key or '', fingerprint of what was sent,
 --       rows of a file that may fail before the whole job does, or '',
---       chunks that are done before (JSON: [[chunk, ledger entry, rows], ...]), all of their rows succeeded
--- Returns {'made', wake-up to publish (1/0), now} | {'repeated', id of the first} | {'conflict'} |
---   {'full', waiting rows, rows per second}
+--       chunks that are done before (JSON: [[chunk, ledger entry, rows], ...]), all of their rows succeeded,
+--       bytes of input, what the tenant may have in flight (JSON: {jobs, rows, bytes}) or '',
+--       limits of rows (JSON, see limits.lua) or ''
+-- Returns {'made', wake-up to publish (1/0), now, what `take_from` returns or nothing} | {'repeated', id of the first} |
+--   {'conflict'} | {'full', waiting rows, rows per second} | {'quota', jobs, rows or bytes, in flight, limit} |
+--   {'limited', what `take_from` returns}
 local id, kind, queue, tenant, priority = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local rows, limit = tonumber(ARGV[6]), tonumber(ARGV[11])
 local key, now = job_key(id), read_clock()
@@ -28,9 +31,30 @@ if kind == 'rows' then
   end
 end
 
+local quotas = ARGV[19] ~= '' and cjson.decode(ARGV[19])
+if quotas then
+  local more = {jobs = 1, rows = rows, bytes = tonumber(ARGV[18])}
+  local held = read_fields(flight_key(tenant), 'jobs', 'rows', 'bytes')
+  for name, most in pairs(quotas) do
+    local now_held = tonumber(held[name]) or 0
+    -- One job alone is always taken, or it could never be.
+    if most > 0 and now_held > 0 and now_held + more[name] > most then return {'quota', name, now_held, most} end
+  end
+end
+
+local taken = {}
+if ARGV[20] ~= '' then
+  taken = take_from(cjson.decode(ARGV[20]), now, kind == 'file')
+  if taken[1] ~= 0 then return {'limited', taken} end
+end
+
 if ARGV[14] ~= '' then redis.call('SET', once_key, id .. ' ' .. fingerprint, 'PX', 24 * HOUR) end
 redis.call('HSET', key, 's', 'queued', 'kind', kind, 'q', queue, 't', tenant, 'pr', priority, 'n', rows,
   'c', now, 'd', now + ARGV[7], 'g', ARGV[8], 'a', 0, 'doc', ARGV[9])
+if quotas then
+  redis.call('HSET', key, 'b', ARGV[18])
+  add_in_flight(tenant, 1, rows, ARGV[18])
+end
 redis.call('SADD', 'sq:tenants', tenant)
 redis.call('ZADD', 'sq:jobs:' .. tenant, 0, id)
 redis.call('ZADD', 'sq:deadlines', now + ARGV[7], id)
@@ -50,8 +74,8 @@ else
   if ARGV[16] ~= '' then redis.call('HSET', key, 'most_bad', ARGV[16]) end
   if #chunks == 0 then
     finish(id, 'succeeded', now)
-    return {'made', 0, now}
+    return {'made', 0, now, taken}
   end
   offer_chunks(id, queue, priority, chunks, tonumber(ARGV[13]))
 end
-return {'made', mark_wakeup(queue), now}
+return {'made', mark_wakeup(queue), now, taken}

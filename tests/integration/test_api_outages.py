@@ -24,6 +24,7 @@ from tests.conftest import WaitUntil
 StartApi = Callable[..., ApiUnderTest]
 #: The contract says two; the machine is shared.
 MOST_SECONDS = 3.0
+KEY = "a-key-of-the-settings"
 STRANGE_ID = "job_01ARZ3NDEKTSV4RRFFQ69G5FAVABCDEF00"
 
 CALLS: dict[str, dict[str, Any]] = {
@@ -90,14 +91,18 @@ def open_timed(api: ApiUnderTest, call: dict[str, Any]) -> tuple[Any, float]:
     return response, time.monotonic() - began
 
 
-@pytest.mark.parametrize("rate_limit", ["", "1000/second"], ids=["no limit", "rate limit"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"api_keys": f"ann:{KEY}"}, {"api_keys": f"ann:{KEY}", "rate_limit": "1000/second"}],
+    ids=["no key", "key of the settings", "rate limit"],
+)
 @pytest.mark.parametrize("outage_url", ["refused", "silent", "no socket"], indirect=True)
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_every_call_says_that_the_store_is_away(
-    outage_api: Callable[..., ApiUnderTest], outage_url: str, call: dict[str, Any], rate_limit: str
+    outage_api: Callable[..., ApiUnderTest], outage_url: str, call: dict[str, Any], settings: dict[str, str]
 ) -> None:
     """A 503 with Retry-After comes within two seconds, and no file is left behind."""
-    api = outage_api(redis_url=outage_url, rate_limit=rate_limit)
+    api = outage_api(redis_url=outage_url, **settings)
 
     response, seconds = open_timed(api, call)
 
@@ -118,8 +123,8 @@ def test_probes_and_metrics_answer_without_the_store(outage_api: StartApi, outag
 
 @pytest.mark.parametrize("outage_url", ["refused", "silent"], indirect=True)
 def test_bad_input_is_told_in_an_outage_too(outage_api: StartApi, outage_url: str) -> None:
-    """A fault of the caller is the caller's also when the store is away."""
-    api = outage_api(redis_url=outage_url)
+    """A fault of the caller is the caller's also when the store is away, if who calls can be told without it."""
+    api = outage_api(redis_url=outage_url, api_keys=f"ann:{KEY}")
     assert_problem(api.post_rows([[1]]), 422, "schema_mismatch")
     assert_problem(api.post_rows(IRIS_ROWS, "nothing"), 404, "unknown_model")
 
@@ -131,6 +136,7 @@ def outage_api(registered_models: Path, tmp_path: Path) -> Iterator[StartApi]:
 
     def start(**settings: Any) -> ApiUnderTest:
         running.append(ApiUnderTest(Settings(models=registered_models, file_store=str(tmp_path / "files"), **settings)))
+        running[-1].http.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {KEY}"
         return running[-1]
 
     yield start

@@ -74,7 +74,7 @@ def test_one_port_cannot_serve_two() -> None:
 def test_other_machines_are_not_served_without_a_key(host: str) -> None:
     """An address that others can reach is refused when no API key is configured."""
     with pytest.raises(LaunchError, match="SCOREQUEUE_API_KEYS") as caught:
-        check_exposure(host, {"SCOREQUEUE_API_KEYS": " "}, print)
+        check_exposure(host, {"SCOREQUEUE_API_KEYS": " "}, lambda: False, print)
 
     assert caught.value.exit_code == 2
 
@@ -82,7 +82,12 @@ def test_other_machines_are_not_served_without_a_key(host: str) -> None:
 @pytest.mark.parametrize(("host", "environ"), [("0.0.0.0", KEYED), ("127.0.0.1", {}), ("::1", {})])
 def test_loopback_or_a_key_is_enough(host: str, environ: dict[str, str]) -> None:
     """Loopback needs no key; with a key every address is allowed."""
-    check_exposure(host, environ, print)
+    check_exposure(host, environ, lambda: False, print)
+
+
+def test_key_in_the_store_is_enough() -> None:
+    """A key that was made by command counts like one of the settings."""
+    check_exposure("0.0.0.0", {}, lambda: True, print)
 
 
 def test_host_that_does_not_exist_is_refused() -> None:

@@ -1,0 +1,43 @@
+"""Which scope each call needs; what is not listed here nobody may call, so a new endpoint has to be thought of."""
+
+from __future__ import annotations
+
+from flask import request
+
+from shared.errors import ServiceError
+
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+#: Probes: they come without a key, and tell nothing that a stranger may not know.
+PROBES = frozenset({"/health", "/ready"})
+#: Pages and descriptions: files of the installed package, the same for everybody and without any data. A browser loads
+#: them without a key; the calls that they make carry the one that their user types in.
+PAGES: frozenset[str] = frozenset()
+#: Beginnings of rules, the most special first: scope for reading, scope for all else.
+_SCOPES = (
+    ("/v1/jobs", "jobs:read", "jobs:write"),
+    ("/v1/dead-letters", "jobs:read", "jobs:write"),
+    ("/v1/models", "models:read", "models:write"),
+    ("/v1/queues", "models:read", "models:write"),
+    ("/predict", "jobs:write", "jobs:write"),
+    ("/metrics", "metrics:read", "metrics:read"),
+)
+
+
+class ScopeMissing(ServiceError):
+    """The caller's key does not have the scope that its call needs."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__("forbidden", f"This key lacks the scope {scope}.")
+        self.scope = scope
+
+
+def find_scope() -> str | None:
+    """Return the scope that the request needs; empty if any key will do, None if none does."""
+    if request.url_rule is None:  # nothing is there, or not by this method
+        return ""
+    rule = request.url_rule.rule
+    for beginning, reading, changing in _SCOPES:
+        if rule == beginning or rule.startswith((f"{beginning}/", f"{beginning}_")):
+            return reading if request.method in _READING else changing
+    return None
