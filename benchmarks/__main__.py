@@ -7,13 +7,15 @@ import os
 import platform
 import sys
 
-from benchmarks import durability, files, recovery, rows
+from benchmarks import durability, files, inference, recovery, rows
 
 
 def main() -> int:
     """Run what was asked for; the exit code is 1 if any answer was wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("which", nargs="?", choices=("rows", "files", "durability", "recovery", "all"), default="all")
+    parser.add_argument(
+        "which", nargs="?", choices=("rows", "files", "inference", "durability", "recovery", "all"), default="all"
+    )
     parser.add_argument("--jobs", type=int, default=20_000, metavar="N", help="one-row jobs to the service")
     parser.add_argument(
         "--plain-jobs", type=int, default=2_000, metavar="N", help="one-row jobs to plain Flask and Celery"
@@ -32,6 +34,8 @@ def main() -> int:
         wrong += rows.run(options)
     if options.which in ("files", "all"):
         wrong += files.run(options)
+    if options.which in ("inference", "all"):
+        wrong += inference.run(options)
     if options.which in ("durability", "all"):
         wrong += durability.run(options)
     if options.which in ("recovery", "all"):

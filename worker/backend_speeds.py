@@ -20,7 +20,7 @@ MEASURED_ROWS = (1, 16, 256, 4096)
 SWITCH_ROWS = (1, 16, 64, 128, 256, 512, 1024, 2048, 4096)
 #: Seconds for one figure, and in how many turns: what else the machine does then slows them all.
 _FIGURE_SECONDS = 0.02
-_TURNS = 2
+_TURNS = 4
 #: A call that would take longer is not made: the smaller ones tell enough of such a model.
 _CALL_SECONDS_MAX = 2.0
 

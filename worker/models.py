@@ -71,6 +71,9 @@ class LoadedModel:
         self.estimator = estimator
         self.load_seconds = load_seconds
         self._classes = _check_classes(manifest, estimator)
+        # As Python's own texts: thousands of rows share a few, where numpy would copy each.
+        texts = self._classes is not None and self._classes.dtype.kind == "U"
+        self._labels = self._classes.astype(object) if texts and self._classes is not None else self._classes
         self._own = EstimatorRunner(estimator)
         self._runner = _open_backend(manifest, estimator, graph)
 
@@ -93,7 +96,7 @@ class LoadedModel:
             Equal to what the estimator's own `predict` and `predict_proba` give, within the backend's tolerance.
         """
         answers = self._runner.answer(matrix)
-        if self._classes is None:
+        if self._labels is None:
             return Outcome(np.asarray(answers, dtype=np.float64))
         if not self._own.gives_probabilities:
             return Outcome(answers)
@@ -101,7 +104,7 @@ class LoadedModel:
         if not self.manifest.labels_from_probabilities:
             return Outcome(self._own.predict(matrix), probabilities)
         # Registration checked that this equals predict(), which would compute the probabilities once more.
-        return Outcome(self._classes.take(find_likeliest(probabilities)), probabilities)
+        return Outcome(self._labels.take(find_likeliest(probabilities)), probabilities)
 
 
 class ModelCache:

@@ -24,6 +24,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.ensemble._gradient_boosting import predict_stages
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
 Array = npt.NDArray[Any]
@@ -145,11 +146,16 @@ def _read_boosted(estimator: Any) -> TreeEnsemble:
     nodes = _join_trees([_read_tree(m.tree_, rate * m.tree_.value[:, 0, :]) for m in members])
     base = _read_base(estimator)
 
+    def add_trees(rows: Array) -> Numbers:
+        raw = np.tile(base, (len(rows), 1))
+        predict_stages(estimator.estimators_, rows, rate, raw)
+        return raw
+
     def finish(raw: Numbers) -> Numbers:
         return estimator._loss.predict_proba(raw) if hasattr(estimator, "classes_") else raw[:, 0]
 
     targets = np.tile(np.arange(width), len(members) // width)
-    return TreeEnsemble(nodes, targets, base, np.float32, estimator._raw_predict, finish)
+    return TreeEnsemble(nodes, targets, base, np.float32, add_trees, finish)
 
 
 def _read_base(estimator: Any) -> Numbers:
