@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 
 from api.service import Service, answer_json, get_service
 from shared.manifest import Manifest
-from shared.registry import UnknownModel
+from shared.references import UnknownModel
 
 blueprint = Blueprint("models", __name__)
 
@@ -43,7 +43,7 @@ def _describe_model(service: Service, name: str) -> dict[str, Any]:
     versions = [manifest for manifest in service.registry.all_versions() if manifest.name == name]
     return {
         "name": name,
-        "aliases": service.registry.aliases(name),
+        "aliases": {alias: target.describe() for alias, target in service.registry.aliases(name).items()},
         "versions": [_describe_version(manifest, warm) for manifest in versions],
     }
 

@@ -38,8 +38,8 @@ def _set_paused(model: str, *, paused: bool) -> Response:
     queues = _find_queues(service, model)
     for queue in queues:
         service.store.pause(queue, paused=paused)
-        if not paused and service.store.mark_wakeup(queue):
-            service.publisher.publish(queue)
+        if not paused and (where := service.store.mark_wakeup(queue)):
+            service.publisher.publish(queue, where)
     return answer_json({"queues": [_describe_queue(service, queue) for queue in queues]})
 
 

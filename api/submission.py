@@ -150,8 +150,8 @@ def submit_job(service: Service, submission: Submission) -> Job:
         service.files.remove(submission.id)  # refused, so surely not written down
         raise
     note_limits(submitted.limits)
-    if submitted.publish_wakeup:
-        service.publisher.publish(submission.queue)
+    if submitted.wakeup:
+        service.publisher.publish(submission.queue, submitted.wakeup)
     if submitted.created is not None:
         return _describe_new(submission, submitted.created)
     if submitted.id != submission.id:

@@ -73,6 +73,9 @@ LOAD_SECONDS = Histogram(
 )
 
 
+EVICTIONS = Counter("scorequeue_model_evictions", "Models that a process let go to keep to its memory limit.", _MODEL)
+
+
 def render_metrics(redis_side: Callable[[], Iterable[Metric]] | None = None) -> bytes:
     """Render all metrics of this host in Prometheus's text format.
 

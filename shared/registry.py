@@ -6,23 +6,24 @@ It hands bytes in and out and never loads a model: the API reads it too, and has
 from __future__ import annotations
 
 import contextlib
-import difflib
 import fcntl
 import hashlib
 import os
+import random
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from shared.aliases import Target, point_at
 from shared.disk import replace_file, sync_folder, write_file
-from shared.errors import ServiceError
 from shared.manifest import Description, Manifest
+from shared.references import NAME, BrokenManifest, UnknownModel, list_some, quote, split_reference
 
 #: The alias that a bare name means; the first version of a name gets it.
 CHAMPION = "champion"
@@ -30,50 +31,10 @@ CHAMPION = "champion"
 MANIFEST_FILE = "manifest.json"
 ALIASES_FILE = "aliases.json"
 
-# No separator and no leading dot: a name can never leave the registry's folder.
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
+_REMOVED = re.compile(r"\.removed-[1-9][0-9]{0,8}")
 
 T = TypeVar("T")
-
-
-class UnknownModel(ServiceError):
-    """A reference names no model, version or alias of the registry.
-
-    Parameters
-    ----------
-    reference : str
-        As the caller wrote it.
-    known : sequence of str
-        The names (or versions, or aliases) that exist.
-    detail : str or None
-        What was expected instead; by default made from `known`.
-    """
-
-    def __init__(self, reference: str, known: Sequence[str], detail: str | None = None) -> None:
-        super().__init__("unknown_model", detail or _describe_unknown(reference, known))
-        self.reference = reference
-        self.known = list(known)
-
-
-class BrokenManifest(ServiceError):
-    """A file of the registry cannot be used; it says which one and which field.
-
-    Parameters
-    ----------
-    file : str
-        Relative to the registry's folder.
-    field : str or None
-        Path of the field inside the file, ``$.sha256`` for example.
-    reason : str
-    """
-
-    def __init__(self, file: str, field: str | None, reason: str) -> None:
-        where = f"{file}, field {field}" if field else file
-        super().__init__("model_not_ready", f"{where}: {reason}")
-        self.file = file
-        self.field = field
-        self.reason = reason
 
 
 class VersionExists(ValueError):
@@ -95,17 +56,17 @@ class Registry:
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
         self._manifests: dict[tuple[str, int], Manifest] = {}
-        self._aliases: dict[str, tuple[tuple[int, int, int], dict[str, int]]] = {}
+        self._aliases: dict[str, tuple[tuple[int, int, int], dict[str, Target]]] = {}
 
     # Reading
 
     def names(self) -> list[str]:
         """List the names that have at least one version, sorted."""
-        return sorted(name for name in _list_folders(self.root, _NAME) if self.versions(name))
+        return sorted(name for name in _list_folders(self.root, NAME) if self.versions(name))
 
     def versions(self, name: str) -> list[int]:
         """List the versions of a name, ascending; none if there is no such name."""
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             return []
         return sorted(int(version) for version in _list_folders(self.root / name, _VERSION))
 
@@ -141,13 +102,14 @@ class Registry:
             The manifest is missing, cannot be read, or is of another version.
         """
         manifest = self._manifests.get((name, version))
-        if manifest is None:
+        if manifest is None or not self.version_folder(name, version).is_dir():
+            self._manifests.pop((name, version), None)
             manifest = self._read_manifest(name, version)
             self._manifests[name, version] = manifest
         return manifest
 
-    def aliases(self, name: str) -> dict[str, int]:
-        """Read the aliases of a name and the version that each means.
+    def aliases(self, name: str) -> dict[str, Target]:
+        """Read the aliases of a name and what each means.
 
         Raises
         ------
@@ -163,12 +125,27 @@ class Registry:
         stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         known = self._aliases.get(name)
         if known is None or known[0] != stamp:
-            known = (stamp, _decode_file(path, f"{name}/{ALIASES_FILE}", dict[str, int]))
+            read = _decode_file(path, f"{name}/{ALIASES_FILE}", dict[str, int | Target])
+            targets = {alias: point_at(target) if isinstance(target, int) else target for alias, target in read.items()}
+            known = (stamp, targets)
             self._aliases[name] = known
         return dict(known[1])
 
+    def aliased_versions(self, name: str) -> set[int]:
+        """Return the versions that an alias points to, shadows among them."""
+        return {version for target in self.aliases(name).values() for version in target.all_versions}
+
+    def find_shadow(self, name: str, version: int) -> int | None:
+        """Return the version that scores unseen beside one; None if no alias says so."""
+        for target in self.aliases(name).values():
+            if target.shadow is not None and version in target.versions:
+                return target.shadow
+        return None
+
     def resolve(self, reference: str) -> Manifest:
         """Find the version that ``name``, ``name@alias`` or ``name:version`` means now.
+
+        An alias to several versions means each of them by its weight, anew at each call.
 
         Raises
         ------
@@ -177,12 +154,12 @@ class Registry:
         BrokenManifest
             It is there and cannot be used.
         """
-        name, separator, rest = _split_reference(reference)
-        if not _NAME.fullmatch(name):
+        name, separator, rest = split_reference(reference)
+        if not NAME.fullmatch(name):
             raise UnknownModel(reference, self.names())
         if separator == ":":
             if not _VERSION.fullmatch(rest):
-                raise UnknownModel(reference, self.names(), f"{_quote(rest)} is not a version: use {name}:1")
+                raise UnknownModel(reference, self.names(), f"{quote(rest)} is not a version: use {name}:1")
             return self.manifest(name, int(rest))
         return self._resolve_alias(reference, name, rest if separator else CHAMPION)
 
@@ -228,14 +205,14 @@ class Registry:
         VersionExists
             The version is there already.
         """
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"{_quote(name)} is not a model name: expected {_NAME.pattern}")
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{quote(name)} is not a model name: expected {NAME.pattern}")
         if version is not None and not _VERSION.fullmatch(str(version)):
             raise ValueError(f"{version!r} is not a version: expected a whole number from 1")
         with self._locked(name):
             manifest = Manifest(
                 name=name,
-                version=version or max(self.versions(name), default=0) + 1,
+                version=version or max(self._list_taken(name), default=0) + 1,
                 created_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
                 sha256=hashlib.sha256(content).hexdigest(),
                 size=len(content),
@@ -250,32 +227,83 @@ class Registry:
         """Put a signature beside the files that it is of; it changes none of them."""
         replace_file(self.version_folder(name, version) / file, signature)
 
-    def set_alias(self, name: str, alias: str, version: int) -> None:
-        """Point an alias at a version, at once for all readers.
+    def check_target(self, name: str, alias: str, target: Target) -> None:
+        """See that an alias may point to a target.
 
         Raises
         ------
         UnknownModel
             There is no such version.
         BrokenManifest
-            The version cannot be used.
+            A version cannot be used.
         ValueError
-            The alias is not a valid one.
+            The alias is not a valid one, or the versions do not read the same columns.
         """
-        if not _NAME.fullmatch(alias):
-            raise ValueError(f"{_quote(alias)} is not an alias: expected {_NAME.pattern}")
-        self.manifest(name, version)
+        if not NAME.fullmatch(alias):
+            raise ValueError(f"{quote(alias)} is not an alias: expected {NAME.pattern}")
+        first, *others = [self.manifest(name, version) for version in target.all_versions]
+        for other in others:
+            if _list_columns(other) != _list_columns(first):
+                # One submission may meet either of them.
+                raise ValueError(f"{first.reference} and {other.reference} do not read the same columns")
+
+    def set_alias(self, name: str, alias: str, target: int | Target) -> None:
+        """Point an alias at a version, or at several by weight, at once for all readers.
+
+        Raises
+        ------
+        UnknownModel, BrokenManifest, ValueError
+            As `check_target`.
+        """
+        target = point_at(target) if isinstance(target, int) else target
+        self.check_target(name, alias, target)
         with self._locked(name):
-            aliases = self.aliases(name) | {alias: version}
-            replace_file(self._model_folder(name) / ALIASES_FILE, _encode(dict(sorted(aliases.items()))))
-            self._aliases.pop(name, None)
+            self._write_aliases(name, self.aliases(name) | {alias: target})
+
+    def remove_version(self, name: str, version: int) -> None:
+        """Remove a version for ever: its number is not given again.
+
+        Raises
+        ------
+        UnknownModel
+            There is no such version.
+        ValueError
+            An alias points to it, and it is not the last version of its name.
+        """
+        with self._locked(name):
+            versions = self.versions(name)
+            if version not in versions:
+                self._read_manifest(name, version)  # raises, with the versions that there are
+            named = [alias for alias, target in self.aliases(name).items() if version in target.all_versions]
+            if named and len(versions) > 1:
+                raise ValueError(f"{name}:{version} is {name}@{named[0]}: promote another version first")
+            if named:
+                self._write_aliases(name, {})
+            folder = self.version_folder(name, version)
+            # The mark that stays says that the number was taken: a job of it must never mean another model.
+            removed = folder.with_name(f".removed-{version}")
+            folder.rename(removed)
+            sync_folder(removed.parent)
+            for path in removed.iterdir():
+                path.unlink()
+            self._manifests.pop((name, version), None)
 
     # Inside
 
     def _model_folder(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise UnknownModel(name, self.names())
         return self.root / name
+
+    def _list_taken(self, name: str) -> list[int]:
+        """List the numbers of the versions that are there, or were."""
+        removed = _list_folders(self.root / name, _REMOVED)
+        return self.versions(name) + [int(folder.rpartition("-")[2]) for folder in removed]
+
+    def _write_aliases(self, name: str, aliases: dict[str, Target]) -> None:
+        described = {alias: target.describe() for alias, target in sorted(aliases.items())}
+        replace_file(self._model_folder(name) / ALIASES_FILE, _encode(described))
+        self._aliases.pop(name, None)
 
     def _read_manifest(self, name: str, version: int) -> Manifest:
         versions = self.versions(name)
@@ -286,7 +314,7 @@ class Registry:
             raise UnknownModel(
                 f"{name}:{version}",
                 known,
-                f"model {name!r} has no version {version}; it has {_list_some(known)}",
+                f"model {name!r} has no version {version}; it has {list_some(known)}",
             )
         label = f"{name}/{version}/{MANIFEST_FILE}"
         manifest = _decode_file(self.root / name / str(version) / MANIFEST_FILE, label, Manifest)
@@ -298,8 +326,9 @@ class Registry:
 
     def _resolve_alias(self, reference: str, name: str, alias: str) -> Manifest:
         aliases = self.aliases(name)
-        version = aliases.get(alias)
-        if version is not None:
+        target = aliases.get(alias)
+        if target is not None:
+            version = target.choose(random.random())
             try:
                 return self.manifest(name, version)
             except UnknownModel as error:
@@ -308,8 +337,8 @@ class Registry:
         if not self.versions(name):
             raise UnknownModel(reference, self.names())
         known = sorted(aliases)
-        there = f"it has {_list_some(known)}" if known else f"it has none; use {name}:{self.versions(name)[-1]}"
-        raise UnknownModel(reference, known, f"model {name!r} has no alias {_quote(alias)}; {there}")
+        there = f"it has {list_some(known)}" if known else f"it has none; use {name}:{self.versions(name)[-1]}"
+        raise UnknownModel(reference, known, f"model {name!r} has no alias {quote(alias)}; {there}")
 
     def _read_all(self) -> Iterator[Manifest | BrokenManifest]:
         for name in self.names():
@@ -333,8 +362,8 @@ class Registry:
 
     def _publish_version(self, manifest: Manifest, content: bytes, graph: bytes | None) -> None:
         target = self.version_folder(manifest.name, manifest.version)
-        if target.exists():
-            raise VersionExists(f"{manifest.reference} exists already; versions never change")
+        if manifest.version in self._list_taken(manifest.name):
+            raise VersionExists(f"{manifest.reference} exists already, or did; versions never change")
         # A leading dot is never a version, so a half-written folder is invisible.
         incoming = target.parent / f".incoming-{secrets.token_hex(8)}"
         incoming.mkdir()
@@ -351,39 +380,16 @@ class Registry:
         sync_folder(target.parent)
 
 
-def _split_reference(reference: str) -> tuple[str, str, str]:
-    for separator in "@:":
-        name, found, rest = reference.partition(separator)
-        if found:
-            return name, found, rest
-    return reference, "", ""
-
-
-def _describe_unknown(reference: str, known: Sequence[str]) -> str:
-    name = _split_reference(reference)[0]
-    if not known:
-        return f"no model {_quote(name)}: the registry is empty"
-    near = difflib.get_close_matches(name[:100], known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    form = "" if _NAME.fullmatch(name) else " (expected name, name@alias or name:version)"
-    return f"no model {_quote(name)}{form}; {hint}there is {_list_some(known)}"
-
-
-def _list_some(known: Sequence[str], limit: int = 10) -> str:
-    more = f" and {len(known) - limit} more" if len(known) > limit else ""
-    return ", ".join(known[:limit]) + more
-
-
-def _quote(text: str) -> str:
-    return repr(text if len(text) <= 100 else text[:100] + "…")
-
-
 def _list_folders(folder: Path, pattern: re.Pattern[str]) -> list[str]:
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries if pattern.fullmatch(entry.name) and entry.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _list_columns(manifest: Manifest) -> list[tuple[str, str]]:
+    return [(column.name, column.type) for column in manifest.signature.columns]
 
 
 def _encode(value: object) -> bytes:

@@ -50,6 +50,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     file_store: str = ".scorequeue/files"
     #: Folder of the registry: one folder a model, one below it a version.
     models: Path = Path(".scorequeue/models")
+    #: Bytes that the models of one worker process may take together; what was not used for longest goes. 0: no limit.
+    model_memory_bytes: int = 0
+    #: Names of the models that a worker is there for, comma-separated; empty: all.
+    worker_models: str = ""
     #: Minor versions of scikit-learn, ``1.7,1.8``, whose models are loaded beside those of the installed one.
     other_scikit_learn: str = ""
     #: Public key (PEM) whose signature a model version must have to be loaded; unset: none is asked for.
@@ -111,6 +115,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_wait_seconds: float = 60.0
     #: Port on which a worker host serves its own metrics; 0: it does not.
     worker_metrics_port: int = 0
+
+    @property
+    def worker_model_names(self) -> tuple[str, ...]:
+        """The names in `worker_models`."""
+        return tuple(filter(None, (name.strip() for name in self.worker_models.split(","))))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:

@@ -12,6 +12,8 @@ Keys (all begin with ``sq:``; those marked P are permanent, the others have a TT
 ``queues``              set     P  names of all queues
 ``tenants``             set     P  names of all tenants
 ``wake:{queue}``        string  mark of an outstanding wake-up
+``serves``              zset    what live workers serve (``rows:churn``, ``rows:*``) by the end of their lease
+``prepare``             zset    versions that workers are asked to load and check, by the end of the asking
 ``once:{tenant}:{key}``  string  idempotency key: id and fingerprint of the first submission
 ``flight:{tenant}``     hash    P  jobs, rows and bytes in flight, if that is limited
 ``alive:{owner}``       string  lease of a process
@@ -132,7 +134,8 @@ class Submitted(msgspec.Struct, frozen=True):
     id: str
     #: Unix milliseconds of Redis's clock; None for a repetition.
     created: int | None
-    publish_wakeup: bool
+    #: Where to publish a wake-up, as `shared.wakeups` has it; 0: nowhere.
+    wakeup: int
     #: What is left of the limits that were taken from.
     limits: list[LimitState] = []
 
@@ -156,7 +159,8 @@ class Claimed(msgspec.Struct, frozen=True):
 
     now: int
     more_waits: bool
-    publish_wakeup: bool
+    #: As in `Submitted`.
+    wakeup: int
     units: list[Claim]
 
 
@@ -295,8 +299,8 @@ class JobStore:
                 "idempotency_conflict", "This Idempotency-Key was used with another payload; use a new key for it."
             )
         if state == b"repeated":
-            return Submitted(reply[0].decode(), None, False)
-        return Submitted(submission.id, reply[1], bool(reply[0]), read_reply(wanted, reply[2]) if row_limits else [])
+            return Submitted(reply[0].decode(), None, 0)
+        return Submitted(submission.id, reply[1], reply[0], read_reply(wanted, reply[2]) if row_limits else [])
 
     # Reading
 
@@ -377,7 +381,7 @@ class JobStore:
         now, more, wake, units = self._scripts.run(
             "claim", queue, owner, lease, max_rows, max_bytes, max_chunks, int(clear_wakeup)
         )
-        return Claimed(now, bool(more), bool(wake), [_read_claim(unit) for unit in units])
+        return Claimed(now, bool(more), wake, [_read_claim(unit) for unit in units])
 
     def commit_rows(self, owner: str, outcomes: Iterable[RowsOutcome]) -> list[bool]:
         """Store the ends of a micro-batch's jobs; False for each that `owner` no longer holds."""
@@ -402,7 +406,7 @@ class JobStore:
         chunks_offered: int,
         problem: bytes = b"",
         speed: float = 0.0,
-    ) -> tuple[bool, bool]:
+    ) -> tuple[bool, int]:
         """Enter a scored chunk in the ledger and offer the file's next one.
 
         Parameters
@@ -414,8 +418,8 @@ class JobStore:
 
         Returns
         -------
-        tuple of bool
-            Whether it was stored (False: `owner` no longer holds it), and whether to publish a wake-up.
+        tuple of bool and int
+            Whether it was stored (False: `owner` no longer holds it), and where to publish a wake-up.
         """
         stored, wake = self._scripts.run(
             "commit_chunk",
@@ -430,11 +434,29 @@ class JobStore:
             problem,
             f"{speed:.1f}" if speed else "",
         )
-        return bool(stored), bool(wake)
+        return bool(stored), int(wake)
 
-    def beat(self, owner: str, *, lease_seconds: float, says: dict[str, Any]) -> None:
-        """Renew the lease of a process."""
-        self._scripts.run("beat", owner, int(lease_seconds * 1000), json.dumps(says))
+    def beat(self, owner: str, *, lease_seconds: float, says: dict[str, Any], serves: Iterable[str] = ()) -> list[str]:
+        """Renew the lease of a process.
+
+        Parameters
+        ----------
+        says : dict
+            Of itself; see `list_workers`.
+        serves : iterable of str
+            ``rows:churn``, or ``rows:*`` for all models.
+
+        Returns
+        -------
+        list of str
+            The preparations that are asked for, as ``name:version nonce``.
+        """
+        asked = self._scripts.run("beat", owner, int(lease_seconds * 1000), json.dumps(says), *serves)
+        return [member.decode() for member in asked]
+
+    def ask_to_prepare(self, asked: Iterable[str], seconds: float) -> None:
+        """Ask all worker processes to load and check versions, ``name:version nonce``, for so long."""
+        self._scripts.run("prepare", int(seconds * 1000), *asked)
 
     def leave(self, owner: str, *, excused: bool = False) -> None:
         """Give up a lease at once, at an orderly end.
@@ -550,9 +572,9 @@ class JobStore:
                 break
         return moved, dead
 
-    def mark_wakeup(self, queue: str) -> bool:
-        """Mark a wake-up if the queue has a backlog and none is outstanding; True: publish it."""
-        return bool(self._scripts.run("wake", queue))
+    def mark_wakeup(self, queue: str) -> int:
+        """Mark a wake-up if the queue has a backlog and none is outstanding; return where to publish it."""
+        return int(self._scripts.run("wake", queue))
 
     def list_overdue(self, now_ms: int, most: int) -> list[str]:
         """Return ids of jobs that are past their retention."""

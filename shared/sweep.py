@@ -72,8 +72,8 @@ class Sweep:
                         queue=queue, owner=owner, moved=moved, dead_letters=dead,
                     )  # fmt: skip
             self._measure_speed(self._store.read_queue(queue), now)
-            if self._store.mark_wakeup(queue):
-                self._publisher.publish(queue)
+            if where := self._store.mark_wakeup(queue):
+                self._publisher.publish(queue, where)
         self._remove_overdue(now)
         self._store.forget_workers(now - _FORGET_WORKERS_MS)
         self._remove_orphans(now)

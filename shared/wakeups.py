@@ -22,6 +22,11 @@ SCORE_CHUNKS = "scorequeue.score_chunks"
 CELERY_QUEUES = ("rows", "files")
 _TASKS = {"rows": SCORE_ROWS, "files": SCORE_CHUNKS}
 
+#: Where a wake-up is published; `mark_wakeup` in ``prelude.lua`` decides by who is alive.
+ALL_MODELS, ONE_MODEL = 1, 2
+#: Stands for the name of a model where a worker serves all.
+ANY_MODEL = "*"
+
 #: A wake-up older than this is pointless: the sweep has published another.
 _EXPIRES_SECONDS = 60
 
@@ -84,22 +89,40 @@ class WakeupPublisher:
     def __init__(self, settings: Settings) -> None:
         self._app = make_celery(settings, socket_timeout=_PUBLISH_TIMEOUT_SECONDS)
 
-    def publish(self, queue: str) -> None:
-        """Tell the workers that `queue` has work."""
-        kind, _, _ = parse_queue(queue)
+    def publish(self, queue: str, where: int) -> None:
+        """Tell the workers that `queue` has work.
+
+        Parameters
+        ----------
+        queue : str
+        where : int
+            `ALL_MODELS`, `ONE_MODEL` or both, as the script said that set the mark.
+        """
+        kind, model, _ = parse_queue(queue)
         try:
-            self._app.send_task(
-                _TASKS[kind],
-                kwargs={"queue": queue},
-                # To the list itself: by the queue's own exchange kombu would look up its bindings first.
-                exchange="",
-                routing_key=kind,
-                expires=_EXPIRES_SECONDS,
-                retry=False,
-                ignore_result=True,
-            )
+            if where & ALL_MODELS:
+                self._send(kind, kind, queue)
+            if where & ONE_MODEL:
+                self._send(kind, name_dedicated(kind, model), queue)
         except (kombu.exceptions.OperationalError, redis.RedisError, OSError) as error:
             logger.warning("wake-up not published; the sweep repeats it", queue=queue, error=str(error))
+
+    def _send(self, kind: str, celery_queue: str, queue: str) -> None:
+        self._app.send_task(
+            _TASKS[kind],
+            kwargs={"queue": queue},
+            # To the list itself: by the queue's own exchange kombu would look up its bindings first.
+            exchange="",
+            routing_key=celery_queue,
+            expires=_EXPIRES_SECONDS,
+            retry=False,
+            ignore_result=True,
+        )
+
+
+def name_dedicated(kind: str, model: str) -> str:
+    """Name the Celery queue of the workers that are there for one model alone."""
+    return f"{kind}.{model}"
 
 
 def _broker_url(url: str) -> str:

@@ -14,10 +14,11 @@ if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = _folder.name
 
 from celery import signals
+from kombu.entity import Queue
 
 from shared.logs import configure_logging
 from shared.settings import Settings
-from shared.wakeups import SCORE_CHUNKS, SCORE_ROWS, make_celery
+from shared.wakeups import SCORE_CHUNKS, SCORE_ROWS, make_celery, name_dedicated
 from worker.parent import WorkerParent
 
 if TYPE_CHECKING:
@@ -44,6 +45,17 @@ def score_chunks(queue: str) -> str:
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]
 def _configure_logging(**_: Any) -> None:
     configure_logging()
+
+
+@signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]
+def _consume_own_models(instance: Any, **_: Any) -> None:
+    # Wake-ups of some models come on lists of their own, so that none reaches a worker that cannot take it.
+    if names := settings.worker_model_names:
+        queues = instance.app.amqp.queues
+        dedicated = [name_dedicated(kind, name) for kind in queues.consume_from for name in names]
+        for name in dedicated:
+            queues.add(Queue(name))  # type: ignore[no-untyped-call]
+        queues.select(dedicated)
 
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator]

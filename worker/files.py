@@ -16,7 +16,8 @@ from shared.jobs import Document, Job, parse_queue
 from shared.logs import get_logger
 from shared.plans import Plan
 from shared.records import parse_header
-from shared.registry import BrokenManifest, Registry, UnknownModel
+from shared.references import BrokenManifest, UnknownModel
+from shared.registry import Registry
 from shared.settings import Settings
 from shared.store import Claim, JobStore, LedgerEntry
 from shared.wakeups import WakeupPublisher
@@ -92,8 +93,8 @@ class ChunkScorer:
             chunks += 1
             rows += claim.rows
             if time.monotonic() > until:
-                if self._store.mark_wakeup(queue):
-                    self._publisher.publish(queue)
+                if where := self._store.mark_wakeup(queue):
+                    self._publisher.publish(queue, where)
                 break
         return f"model={name}:{version} chunks={chunks} rows={rows}"
 
@@ -107,8 +108,8 @@ class ChunkScorer:
             max_chunks=1,
             clear_wakeup=clear_wakeup,
         )
-        if claimed.publish_wakeup:
-            self._publisher.publish(queue)
+        if claimed.wakeup:
+            self._publisher.publish(queue, claimed.wakeup)
         return claimed.units[0] if claimed.units else None
 
     def _score_or_fail(self, queue: str, name: str, version: int, claim: Claim) -> None:
@@ -138,7 +139,7 @@ class ChunkScorer:
             speed=0.0 if claim.stream == "trial" else claim.rows / (time.perf_counter() - began),
         )
         if wake:
-            self._publisher.publish(queue)
+            self._publisher.publish(queue, wake)
         labels = (name, str(version))
         metrics.PREDICT_SECONDS.labels(*labels, "chunk").observe(time.perf_counter() - began)
         metrics.ROWS.labels(*labels, "succeeded", "").inc(scored.succeeded)

@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import redis
@@ -29,12 +29,25 @@ class Lease:
         How long silence is forgiven; it is renewed five times in that time.
     describe : callable
         What the process says of itself, for ``/ready`` and the console.
+    serves : sequence of str
+        As `JobStore.beat` has it.
+    hear : callable, optional
+        Called with the preparations that are asked for, at each beat.
     """
 
-    def __init__(self, store: JobStore, lease_seconds: float, describe: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        lease_seconds: float,
+        describe: Callable[[], dict[str, Any]],
+        serves: Sequence[str] = (),
+        hear: Callable[[list[str]], None] | None = None,
+    ) -> None:
         self._store = store
         self._lease_seconds = lease_seconds
         self._describe = describe
+        self._serves = serves
+        self._hear = hear
         self._stop = threading.Event()
         #: Names under which this process has abandoned claims, and Redis has not been told yet.
         self._left: list[tuple[str, bool]] = []
@@ -44,7 +57,7 @@ class Lease:
 
     def start(self) -> None:
         """Beat once now and then from a thread."""
-        self._beat()
+        self.beat()
         threading.Thread(target=self._run, name="lease", daemon=True).start()
 
     @contextlib.contextmanager
@@ -75,7 +88,7 @@ class Lease:
         with self._lock:
             self._left.append((self.owner, excused))
             self.owner = _make_owner()
-        self._beat()
+        self.beat()
 
     def stop(self) -> None:
         """End the lease at once."""
@@ -88,18 +101,22 @@ class Lease:
     def _run(self) -> None:
         while not self._stop.wait(self._lease_seconds / 5):
             try:
-                self._beat()
+                self.beat()
             except Exception:  # without this thread the process would score on and commit nothing
                 logger.exception("the heartbeat failed; it is tried again")
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Renew the lease now, and say what is new."""
+        asked: list[str] = []
         with self._lock:
             try:
                 while self._left:
                     owner, excused = self._left[0]
                     self._store.leave(owner, excused=excused)
                     del self._left[0]
-                self._store.beat(self.owner, lease_seconds=self._lease_seconds, says=self._describe())
+                asked = self._store.beat(
+                    self.owner, lease_seconds=self._lease_seconds, says=self._describe(), serves=self._serves
+                )
             except redis.RedisError as error:
                 if self._beats:  # once an outage
                     logger.warning(
@@ -108,6 +125,8 @@ class Lease:
                 self._beats = False
             else:
                 self._beats = True
+        if self._hear is not None and self._beats:
+            self._hear(asked)
 
 
 def _make_owner() -> str:

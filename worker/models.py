@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import threadpoolctl
 
 from shared.backend import GraphFile
 from shared.errors import ServiceError
 from shared.manifest import Manifest
-from shared.registry import MANIFEST_FILE, BrokenManifest, Registry, UnknownModel
+from shared.references import BrokenManifest, UnknownModel
+from shared.registry import MANIFEST_FILE, Registry
 from worker.backends import EstimatorRunner, Runner, open_runner
 from worker.formats import load_estimator
 from worker.golden import WrongAnswer, check_golden_sample
@@ -105,38 +105,6 @@ class LoadedModel:
             return Outcome(self._own.predict(matrix), probabilities)
         # Registration checked that this equals predict(), which would compute the probabilities once more.
         return Outcome(self._labels.take(find_likeliest(probabilities)), probabilities)
-
-
-class ModelCache:
-    """The models of this process, each loaded and warmed once.
-
-    Parameters
-    ----------
-    registry : Registry
-    trust : Trust
-    """
-
-    def __init__(self, registry: Registry, trust: Trust) -> None:
-        self.registry = registry
-        self._trust = trust
-        self._models: dict[tuple[str, int], LoadedModel] = {}
-
-    def get(self, name: str, version: int) -> LoadedModel:
-        """Hand out a warmed model, loading it the first time (seconds, for a large one).
-
-        Raises
-        ------
-        ModelNotReady
-            It cannot be loaded; the next call tries again.
-        """
-        model = self._models.get((name, version))
-        if model is None:
-            model = load_model(self.registry, name, version, self._trust)
-            self._models[name, version] = model
-            # One thread for OpenMP and BLAS: N processes on N cores must not fight. After each load, because
-            # only now are the model's libraries in this process.
-            threadpoolctl.threadpool_limits(1)
-        return model
 
 
 def load_model(registry: Registry, name: str, version: int, trust: Trust | None = None) -> LoadedModel:

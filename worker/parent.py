@@ -18,6 +18,7 @@ from shared.settings import Settings
 from shared.store import JobStore
 from shared.sweep import Sweep
 from shared.wakeups import WakeupPublisher
+from worker.duty import Duty
 from worker.watchdog import Watchdog
 
 _TOUCH_SECONDS = 1.0
@@ -53,7 +54,7 @@ class WorkerParent:
         self._sweep.start()
         self._watchdog = Watchdog(
             JobStore(connect(self._settings.redis_url)),
-            list(self._app.amqp.queues.consume_from),
+            Duty.of_queues(self._app.amqp.queues.consume_from, self._settings.worker_model_names),
             self._settings.task_seconds + _GRACE_SECONDS,
         )
         self._watchdog.start()

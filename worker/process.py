@@ -11,14 +11,16 @@ from shared.blobs import open_blobs
 from shared.connection import connect
 from shared.filestore import FileStore
 from shared.logs import get_logger
-from shared.metrics import LOAD_SECONDS
 from shared.registry import Registry
 from shared.settings import Settings
 from shared.store import JobStore
 from shared.wakeups import WakeupPublisher
+from worker.duty import Duty
 from worker.files import ChunkScorer
 from worker.lease import Lease
-from worker.models import LoadedModel, ModelCache, ModelNotReady
+from worker.model_cache import ModelCache
+from worker.models import LoadedModel
+from worker.preparer import Preparer
 from worker.rows import RowsScorer
 from worker.trust import Trust
 
@@ -39,41 +41,37 @@ class WorkerProcess:
     """
 
     def __init__(self, settings: Settings, queues: list[str]) -> None:
-        self._queues = queues
+        self._duty = Duty.of_queues(queues, settings.worker_model_names)
         self._registry = Registry(settings.models)
-        trust = Trust.from_settings(settings)
-        self._models = ModelCache(self._registry, trust)
-        self._warm: list[str] = []
+        self._models = ModelCache(self._registry, Trust.from_settings(settings), settings.model_memory_bytes)
         self._tasks = 0
         store = JobStore(connect(settings.redis_url, timeout_seconds=_REDIS_TIMEOUT_SECONDS))
         lease_store = JobStore(connect(settings.redis_url))
-        self._lease = Lease(lease_store, settings.lease_seconds, self._describe)
+        self._preparer = Preparer(self._registry, self._models, self._duty, self._tell)
+        self._lease = Lease(
+            lease_store, settings.lease_seconds, self._describe, self._duty.list_served(), self._preparer.ask
+        )
+        self._is_started = False
         publisher = WakeupPublisher(settings)
         files = FileStore(open_blobs(settings.file_store))
         self._rows = RowsScorer(store, files, self.load_model, self._lease, publisher, settings)
         self._chunks = ChunkScorer(store, files, self._registry, self.load_model, self._lease, publisher, settings)
 
     def start(self) -> None:
-        """Warm every version that can be warmed, then say that this process is ready."""
+        """Warm the versions that aliases point to, then say that this process is ready; others load on demand."""
         began = time.monotonic()
-        for name in self._registry.names():
-            for version in self._registry.versions(name):
-                try:
-                    self.load_model(name, version)
-                except ModelNotReady as error:
-                    logger.error(
-                        "a model is not ready; the others are served",
-                        model=error.reference,
-                        reason=error.reason,
-                    )
+        self._preparer.prepare_aliased()
         self._lease.start()
+        self._is_started = True
+        self._preparer.start()
         logger.info(
             "worker process ready",
-            owner=self._lease.owner, warm=self._warm, seconds=round(time.monotonic() - began, 3),
+            owner=self._lease.owner, warm=self._models.list_warm(), seconds=round(time.monotonic() - began, 3),
         )  # fmt: skip
 
     def stop(self) -> None:
         """Give up the lease."""
+        self._preparer.stop()
         self._lease.stop()
 
     def score_rows(self, queue: str) -> str:
@@ -94,16 +92,19 @@ class WorkerProcess:
         ModelNotReady
             It cannot be loaded.
         """
-        model = self._models.get(name, version)
-        if model.manifest.reference not in self._warm:
-            self._warm.append(model.manifest.reference)
-            LOAD_SECONDS.labels(name, version).observe(model.load_seconds)
-        return model
+        return self._models.get(name, version)
+
+    def _tell(self) -> None:
+        if self._is_started:
+            self._lease.beat()
 
     def _describe(self) -> dict[str, Any]:
         return {
-            "queues": self._queues,
-            "warm": list(self._warm),
+            "queues": self._duty.kinds,
+            "models": self._duty.models,
+            "warm": self._models.list_warm(),
+            "not_ready": self._models.list_not_ready(),
+            "answers": self._preparer.list_answers(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "parent": os.getppid(),

@@ -88,8 +88,8 @@ class RowsScorer:
                 )
                 break
             if time.monotonic() > until:
-                if self._store.mark_wakeup(queue):
-                    self._publisher.publish(queue)
+                if where := self._store.mark_wakeup(queue):
+                    self._publisher.publish(queue, where)
                 break
         return f"model={name}:{version} jobs={jobs} rows={rows} model_calls={calls}"
 
@@ -110,8 +110,8 @@ class RowsScorer:
             clear_wakeup=clear_wakeup,
         )
         # More waits than fits: another process can start on it before this one begins to compute.
-        if claimed.publish_wakeup:
-            self._publisher.publish(queue)
+        if claimed.wakeup:
+            self._publisher.publish(queue, claimed.wakeup)
         return claimed, time.perf_counter() - began
 
     def _batch_rows(self, model: LoadedModel | ModelNotReady) -> int:

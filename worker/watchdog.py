@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import redis
 
-from shared.jobs import parse_queue
 from shared.logs import get_logger
 from shared.store import JobStore
+from worker.duty import Duty
 
 _LOOK_SECONDS = 5.0
 #: After the order to stop, a pool that is stuck has so long to end.
@@ -33,8 +33,8 @@ class Watchdog:
     ----------
     store : JobStore
         With a connection of its own.
-    queues : list of str
-        The Celery queues that the worker consumes.
+    duty : Duty
+        What the worker takes.
     patience_seconds : float
         Longer than any task may take.
     take_down : callable, optional
@@ -44,12 +44,12 @@ class Watchdog:
     def __init__(
         self,
         store: JobStore,
-        queues: list[str],
+        duty: Duty,
         patience_seconds: float,
         take_down: Callable[[], None] | None = None,
     ) -> None:
         self._store = store
-        self._queues = queues
+        self._duty = duty
         self._patience_seconds = patience_seconds
         self._take_down = take_down or _end_process
         self._stop = threading.Event()
@@ -87,11 +87,8 @@ class Watchdog:
                 logger.exception("the watchdog could not look; it tries again")
 
     def _has_work(self) -> bool:
-        states = (self._store.read_queue(name) for name in self._store.list_queues() if self._consumes(name))
+        states = (self._store.read_queue(name) for name in self._store.list_queues() if self._duty.takes_queue(name))
         return any(state.waiting_units and not state.paused for state in states)
-
-    def _consumes(self, queue: str) -> bool:
-        return parse_queue(queue)[0] in self._queues
 
     def _count_tasks(self) -> int | None:
         """Return the tasks that this worker's live processes did; None if none lives."""

@@ -1,7 +1,7 @@
 -- Takes waiting units, with a lease, until a limit of rows or bytes.
 -- ARGV: queue, owner, lease ms, row limit, byte limit, chunks to take (0: this is a queue of rows jobs),
 --       1 to clear the mark of the wake-up first: what is submitted from now on publishes again
--- Returns {now, more waits (1/0), wake-up to publish (1/0), units}, a unit being
+-- Returns {now, more waits (1/0), where to publish a wake-up (0: nowhere), units}, a unit being
 --   {id, chunk, attempt, strikes, created ms, rows, payload or '', stream}
 local queue, owner, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local row_limit, byte_limit, chunk_limit = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])

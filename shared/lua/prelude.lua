@@ -159,8 +159,18 @@ local function expire(id, now)
     detail = 'The job was still waiting at its deadline; it was not scored.'})})
 end
 
--- Sets the mark of an outstanding wake-up; true if the caller is to publish it.
+-- Whether a live worker serves 'rows:churn', or 'rows:*': all models.
+local function is_served(what)
+  local lease_end = redis.call('ZSCORE', 'sq:serves', what)
+  return lease_end and tonumber(lease_end) > read_clock()
+end
+
+-- Sets the mark of an outstanding wake-up. Returns where the caller is to publish it: 0 nowhere (one is outstanding),
+-- 1 to the workers of all models, 2 to those of this model alone, 3 to both.
 local function mark_wakeup(queue)
   if redis.call('HEXISTS', queue_key(queue), 'paused') == 1 then return 0 end
-  return redis.call('SET', 'sq:wake:' .. queue, '1', 'NX', 'PX', 2000) and 1 or 0
+  if not redis.call('SET', 'sq:wake:' .. queue, '1', 'NX', 'PX', 2000) then return 0 end
+  local kind, model = string.match(queue, '^([^:]+):([^:]+):')
+  if not is_served(kind .. ':' .. model) then return 1 end
+  return is_served(kind .. ':*') and 3 or 2
 end

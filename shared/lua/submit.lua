@@ -5,7 +5,7 @@
 --       chunks that are done before (JSON: [[chunk, ledger entry, rows], ...]), all of their rows succeeded,
 --       bytes of input, what the tenant may have in flight (JSON: {jobs, rows, bytes}) or '',
 --       limits of rows (JSON, see limits.lua) or ''
--- Returns {'made', wake-up to publish (1/0), now, what `take_from` returns or nothing} | {'repeated', id of the first} |
+-- Returns {'made', where to publish a wake-up (0: nowhere), now, what `take_from` returns or nothing} | {'repeated', id of the first} |
 --   {'conflict'} | {'full', waiting rows, rows per second} | {'quota', jobs, rows or bytes, in flight, limit} |
 --   {'limited', what `take_from` returns}
 local id, kind, queue, tenant, priority = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]

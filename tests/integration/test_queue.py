@@ -364,7 +364,7 @@ def test_one_wakeup_is_outstanding_at_a_time(store: JobStore, submit: Submit) ->
             id=store.make_id(TENANT), kind="rows", tenant=TENANT, queue=QUEUE, priority="normal", rows=1,
             deadline_seconds=60, retention_seconds=60, document=DOCUMENT, payload=b"rows",
         )  # fmt: skip
-        return store.submit(submission, max_queue_rows=100).publish_wakeup
+        return store.submit(submission, max_queue_rows=100).wakeup
 
     assert [publishes(), publishes()] == [True, False]
     store.claim(QUEUE, "first", lease_seconds=60, max_rows=100, max_bytes=1000, clear_wakeup=True)

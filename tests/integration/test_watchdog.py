@@ -9,6 +9,7 @@ import pytest
 
 from shared.jobs import Document
 from shared.store import JobStore, Submission
+from worker.duty import Duty
 from worker.watchdog import Watchdog
 
 
@@ -21,7 +22,7 @@ def ended() -> list[bool]:
 def watch(store: JobStore, ended: list[bool]) -> Watchdog:
     """Make a watchdog without patience that has looked once at a worker with one process."""
     store.beat("child", lease_seconds=60, says={"host": socket.gethostname(), "parent": os.getpid(), "tasks": 0})
-    watchdog = Watchdog(store, ["rows"], 0.0, lambda: ended.append(True))
+    watchdog = Watchdog(store, Duty(("rows",)), 0.0, lambda: ended.append(True))
     watchdog.look()
     return watchdog
 

@@ -26,7 +26,8 @@ from sklearn.svm import SVC
 
 from shared.manifest import Manifest
 from shared.registry import Registry
-from worker.models import ModelCache, ModelNotReady, load_model
+from worker.model_cache import ModelCache
+from worker.models import ModelNotReady, load_model
 from worker.registration import register_model
 from worker.trust import Trust
 
