@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shared.aliases import Target
 from shared.manifest import Description, Manifest
 from shared.references import BrokenManifest, UnknownModel
 from shared.registry import Registry, VersionExists
@@ -305,3 +307,91 @@ def test_writers_at_the_same_time_get_different_versions(registry: Registry) -> 
 
     assert registry.versions("churn") == list(range(1, 9))
     assert sorted(target.heaviest for target in registry.aliases("churn").values()) == list(range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("versions", "shadow", "message"),
+    [
+        ({}, None, "at least one version"),
+        ({1: 0.5, 2: 0.4}, None, "add up to 0.9: expected 1"),
+        ({1: 0.0, 2: 1.0}, None, "weight of version 1 is 0.0"),
+        ({1: 1.5, 2: -0.5}, None, "weight of version 1 is 1.5"),
+        ({1: float("nan")}, None, "weight of version 1 is nan"),
+        ({1: 1.0}, 1, "cannot be the shadow of itself"),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(versions: dict[int, float], shadow: int | None, message: str) -> None:
+    """Shares are more than 0, at most 1, and add up to 1."""
+    with pytest.raises(ValueError, match=message):
+        Target(versions, shadow)
+
+
+def test_an_alias_to_two_versions_means_each_by_its_weight(registry: Registry) -> None:
+    """Of a thousand submissions about a hundred meet the version with a tenth; another reader sees the same alias."""
+    for _ in range(3):
+        write(registry)
+    registry.set_alias("churn", "champion", Target({1: 0.9, 3: 0.1}, shadow=2))
+
+    reader = Registry(registry.root)
+    met = Counter(reader.resolve("churn").version for _ in range(1000))
+
+    assert set(met) == {1, 3}
+    assert 50 < met[3] < 170
+    assert reader.aliased_versions("churn") == {1, 2, 3}
+    assert [reader.find_shadow("churn", version) for version in (1, 2, 3)] == [2, None, 2]
+    stored = json.loads((registry.root / "churn" / "aliases.json").read_text())
+    assert stored == {"champion": {"versions": {"1": 0.9, "3": 0.1}, "shadow": 2}}
+
+
+@pytest.mark.parametrize(("point", "version"), [(0.0, 1), (0.899, 1), (0.9, 3), (0.999999, 3), (1.0, 3)])
+def test_every_point_falls_into_one_share(point: float, version: int) -> None:
+    """The shares cover all from 0 to 1 without a gap."""
+    assert Target({3: 0.1, 1: 0.9}).choose(point) == version
+
+
+def test_versions_behind_one_alias_read_the_same_columns(registry: Registry) -> None:
+    """A submission that may meet either version must fit both."""
+    write(registry)
+    write(registry, signature=Signature((Column("y"), Column("x")), "regression"))
+
+    with pytest.raises(ValueError, match="churn:1 and churn:2 do not read the same columns"):
+        registry.set_alias("churn", "champion", Target({1: 0.5, 2: 0.5}))
+    with pytest.raises(ValueError, match="do not read the same columns"):
+        registry.set_alias("churn", "champion", Target({1: 1.0}, shadow=2))
+
+
+def test_a_removed_version_is_gone_for_every_reader_and_its_number_is_not_given_again(registry: Registry) -> None:
+    """A job of a removed version never means another model; readers that knew the version notice."""
+    for _ in range(2):
+        write(registry)
+    registry.set_alias("churn", "champion", 1)
+    reader = Registry(registry.root)
+    assert reader.resolve("churn:2").version == 2
+
+    registry.remove_version("churn", 2)
+
+    with pytest.raises(UnknownModel, match="no version 2"):
+        reader.resolve("churn:2")
+    assert write(registry).version == 3
+    with pytest.raises(VersionExists, match="churn:2 exists already, or did"):
+        write(registry, version=2)
+
+
+def test_a_version_with_an_alias_is_removed_only_as_the_last(registry: Registry) -> None:
+    """What is served cannot be removed by mistake; a whole model can, its aliases with it."""
+    for _ in range(2):
+        write(registry)
+    registry.set_alias("churn", "champion", Target({1: 1.0}, shadow=2))
+    for version in (1, 2):
+        with pytest.raises(ValueError, match=f"churn:{version} is churn@champion: promote another version first"):
+            registry.remove_version("churn", version)
+    with pytest.raises(UnknownModel):
+        registry.remove_version("churn", 9)
+
+    registry.set_alias("churn", "champion", 1)
+    registry.remove_version("churn", 2)
+    registry.remove_version("churn", 1)
+
+    assert registry.names() == []
+    assert registry.aliases("churn") == {}
+    assert write(registry).version == 3
