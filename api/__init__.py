@@ -37,6 +37,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         requests_log,
         retries,
         service,
+        webhooks,
     )
 
     app = Flask(__name__, static_folder=None)
@@ -46,7 +47,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     problems.install(app)
     limits.install(app)
     callers.install(app)
-    for module in (jobs, retries, events, dead_letters, queues, models, compatible, service):
+    for module in (jobs, retries, events, dead_letters, queues, models, webhooks, compatible, service):
         app.register_blueprint(module.blueprint)
     return app
 

@@ -19,6 +19,7 @@ from shared.jobs import format_time
 from shared.keys import SCOPES, Key, KeyStore
 from shared.limits import parse_limit
 from shared.settings import InvalidSettings, Settings
+from shared.webhooks import DeliveryStore
 
 #: What a key may do if nobody says otherwise: all that a caller needs, and nothing that changes models for others.
 DEFAULT_SCOPES = ("jobs:read", "jobs:write", "models:read")
@@ -92,8 +93,24 @@ def revoke_key(options: argparse.Namespace) -> None:
     _print_json(_describe(key)) if options.json else _print(f"{key.id} revoked")
 
 
+def show_secret(options: argparse.Namespace) -> None:
+    """Show what a tenant's webhooks are signed with, or make it anew."""
+    deliveries = DeliveryStore(_connect())
+    secret = (deliveries.rotate_secret if options.rotate else deliveries.show_secret)(options.tenant)
+    if options.json:
+        _print_json({"tenant": options.tenant, "secret": secret.current})
+        return
+    _print(secret.current)
+    if options.rotate:
+        sys.stderr.write("The secret before it signs as well, for one day.\n")
+
+
+def _connect() -> redis.Redis:
+    return connect(Settings.from_env().redis_url, timeout_seconds=5.0)
+
+
 def _open_keys() -> KeyStore:
-    return KeyStore(connect(Settings.from_env().redis_url, timeout_seconds=5.0))
+    return KeyStore(_connect())
 
 
 def _describe(key: Key) -> dict[str, Any]:
@@ -175,6 +192,15 @@ def _build_parser() -> argparse.ArgumentParser:
     command.add_argument("id", metavar="ID", help="the part of the key between sq_ and the next _")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=revoke_key)
+
+    webhooks = nouns.add_parser("webhooks", help="show secrets of webhooks").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    command = webhooks.add_parser("secret", help="show what a tenant's webhooks are signed with")
+    command.add_argument("--tenant", default="default", metavar="NAME", help="by default that of callers without keys")
+    command.add_argument("--rotate", action="store_true", help="make it anew; the old one signs too, for a day")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=show_secret)
     return parser
 
 

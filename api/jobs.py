@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from typing import Any
-from urllib.parse import urlencode
 
 import msgspec
 import redis
@@ -13,6 +12,7 @@ from flask import Blueprint, Response, request
 from api import uploads
 from api.bodies import read_body
 from api.callers import get_tenant
+from api.paging import collect_page, link_next, read_limit
 from api.preferences import confirm_wait, get_wait_seconds
 from api.problems import PROBLEMS, answer_problem, describe_problem
 from api.results import answer_file_errors, answer_file_result, read_result
@@ -24,11 +24,6 @@ from shared.jobs import Job, Status
 from shared.rows import check_rows, load_json, read_rows
 
 blueprint = Blueprint("jobs", __name__)
-
-_PAGE = 20
-_MOST_PAGE = 200
-#: Records looked at for one page of a filtered list, so that a rare status cannot cost a scan of everything.
-_MOST_LOOKED_AT = 5000
 
 
 class RowsRequest(Options):
@@ -145,18 +140,21 @@ def remove(job_id: str) -> Response:
 def list_jobs() -> Response:
     """List the caller's jobs, newest first, in pages."""
     service = get_service()
-    limit = _read_limit()
+    limit = read_limit()
     wanted = {name: request.args[name] for name in ("status", "model", "kind") if name in request.args}
     if wanted.get("status", Status.QUEUED) not in list(Status):
         raise ServiceError("invalid_parameter", f"status: expected one of {', '.join(Status)}.")
     if wanted.get("kind", "rows") not in ("rows", "file"):
         raise ServiceError("invalid_parameter", "kind: expected rows or file.")
-    found, cursor = _collect_page(service, wanted, limit, request.args.get("after"))
+    found, cursor = collect_page(
+        limit,
+        lambda after, most: service.store.list_jobs(get_tenant(), after=after, most=most),
+        service.store.read_jobs,
+        lambda job: _is_wanted(job, wanted),
+        filtered=bool(wanted),
+    )
     response = answer_json({"jobs": [_describe(job, None) for job in found], "next": cursor})
-    if cursor:
-        query = urlencode([*wanted.items(), ("limit", limit), ("after", cursor)])
-        response.headers["Link"] = f'</v1/jobs?{query}>; rel="next"'
-    return response
+    return link_next(response, "/v1/jobs", wanted, limit, cursor)
 
 
 def await_job(service: Service, job: Job, seconds: float) -> Job | None:
@@ -274,32 +272,6 @@ def _wants_partial() -> bool:
     if text not in ("true", "false"):
         raise ServiceError("invalid_parameter", "partial: expected true or false.")
     return text == "true"
-
-
-def _read_limit() -> int:
-    text = request.args.get("limit", str(_PAGE))
-    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= _MOST_PAGE:
-        raise ServiceError("invalid_parameter", f"limit: expected a whole number from 1 to {_MOST_PAGE}.")
-    return int(text)
-
-
-def _collect_page(
-    service: Service, wanted: dict[str, str], limit: int, after: str | None
-) -> tuple[list[Job], str | None]:
-    found: list[Job] = []
-    looked_at = 0
-    while looked_at < _MOST_LOOKED_AT:
-        ids = service.store.list_jobs(get_tenant(), after=after, most=max(limit, 100) if wanted else limit + 1)
-        if not ids:
-            return found, None
-        for job_id, job in zip(ids, service.store.read_jobs(ids), strict=True):
-            if job is not None and _is_wanted(job, wanted):
-                if len(found) == limit:
-                    return found, after
-                found.append(job)
-            after = job_id
-        looked_at += len(ids)
-    return found, after
 
 
 def _is_wanted(job: Job, wanted: dict[str, str]) -> bool:

@@ -63,6 +63,7 @@ def _retry_rows(service: Service, job: Job) -> Job:
                 version=document.version,
                 model_sha256=document.model_sha256,
                 metadata=document.metadata,
+                webhook=document.webhook,
                 retry_of=job.id,
             ),
             payload=keep_payload(service, new_id, payload),

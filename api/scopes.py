@@ -17,6 +17,7 @@ PAGES: frozenset[str] = frozenset()
 _SCOPES = (
     ("/v1/jobs", "jobs:read", "jobs:write"),
     ("/v1/dead-letters", "jobs:read", "jobs:write"),
+    ("/v1/webhook-deliveries", "jobs:read", "jobs:write"),
     ("/v1/models", "models:read", "models:write"),
     ("/v1/queues", "models:read", "models:write"),
     ("/predict", "jobs:write", "jobs:write"),

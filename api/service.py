@@ -18,6 +18,7 @@ from api.admission import Admission
 from api.keyring import KeyRing
 from api.limits import Limits
 from api.waiting import Waiters
+from api.webhook_sender import WebhookSender
 from shared import metrics
 from shared.blobs import open_blobs
 from shared.connection import connect
@@ -31,6 +32,7 @@ from shared.settings import Settings
 from shared.store import JobStore
 from shared.sweep import Sweep
 from shared.wakeups import CELERY_QUEUES, WakeupPublisher
+from shared.webhooks import DeliveryStore
 
 blueprint = Blueprint("service", __name__)
 logger = get_logger(__name__)
@@ -59,11 +61,14 @@ class Service:
         folders = [*on_disk, *([settings.redis_folder] if settings.redis_folder else [])]
         self.admission = Admission(self.store.client, folders, settings.min_free_bytes)
         self._receivers = threading.BoundedSemaphore(settings.receiving_clients)
+        self.deliveries = DeliveryStore(self.store.client)
+        self.webhooks = WebhookSender(settings, self.deliveries, self.store)
         self.waiters = Waiters(settings.redis_url, settings.waiting_clients)
 
     def start(self) -> None:
-        """Start the threads of this process: the sweep, and the listener for finished jobs."""
+        """Start the threads of this process: the sweep, the listener for finished jobs, the senders of webhooks."""
         self.waiters.start()
+        self.webhooks.start()
         self._say_who_is_served()
         name = f"api@{socket.gethostname()}:{os.getpid()}"
         Sweep(JobStore(connect(self.settings.redis_url)), self.files, self.publisher, name).start()

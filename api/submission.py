@@ -13,11 +13,12 @@ from flask import request
 
 from api.callers import get_caller
 from api.limits import note_limits
+from api.outbound import check_address
 from api.service import Service
 from shared.codec import Matrix, encode_matrix
 from shared.errors import ServiceError
 from shared.filestore import ROWS
-from shared.jobs import Document, Job, Status, queue_name
+from shared.jobs import Document, Job, Status, Webhook, queue_name
 from shared.manifest import Manifest
 from shared.store import Submission, Submitted
 
@@ -42,6 +43,7 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     deadline_seconds: DeadlineSeconds | None = None
     retention_seconds: RetentionSeconds | None = None
     metadata: dict[str, Any] | None = None
+    webhook: Webhook | None = None
 
     def __post_init__(self) -> None:
         # A query, unlike JSON, can say "nan", and no comparison refuses it.
@@ -75,6 +77,7 @@ def submit_rows(
     redis.RedisError
         The job store does not answer; nothing was promised.
     """
+    check_options(service, options)
     service.admission.check_rows()
     job_id, payload = service.store.make_id(tenant), encode_matrix(matrix)
     return submit_job(
@@ -104,20 +107,27 @@ def keep_payload(service: Service, job_id: str, payload: bytes) -> bytes:
     return service.files.write_blob(job_id, ROWS, payload)
 
 
-def make_document(manifest: Manifest, options: Options, **members: Any) -> Document:
-    """Return the part of a job's record that never changes.
+def check_options(service: Service, options: Options) -> None:
+    """Check what the types cannot tell.
 
     Raises
     ------
     ServiceError
-        ``invalid_parameter``: the metadata is too large or nested too deep.
+        ``invalid_parameter``: the metadata is too large or nested too deep, or the webhook may not be called.
     """
     _check_metadata(options.metadata)
+    if options.webhook is not None:
+        check_address(options.webhook.url, service.webhooks.networks)
+
+
+def make_document(manifest: Manifest, options: Options, **members: Any) -> Document:
+    """Return the part of a job's record that never changes."""
     return Document(
         model=manifest.name,
         version=manifest.version,
         model_sha256=manifest.sha256,
         metadata=options.metadata,
+        webhook=options.webhook,
         **members,
     )
 

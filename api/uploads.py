@@ -15,7 +15,7 @@ from api.bodies import BLOCK_BYTES, has_known_end, iterate_body
 from api.callers import get_caller
 from api.decoding import ENCODINGS, decode_blocks
 from api.service import Service
-from api.submission import Options, make_document, read_idempotency_key, resolve_model, submit_job
+from api.submission import Options, check_options, make_document, read_idempotency_key, resolve_model, submit_job
 from shared.columns import ColumnCollision, added_columns, find_collisions, missing_columns
 from shared.errors import Fault, ServiceError
 from shared.filestore import Upload
@@ -90,14 +90,14 @@ def _receive(service: Service, tenant: str, job_id: str, upload: Upload) -> Job:
     if request.mimetype == "multipart/form-data":
         form = _FormReader(upload)
         form.read(blocks)  # the options may come after the file
-        options, filename = _read_options(form.fields), form.filename
+        options, filename = _read_options(service, form.fields), form.filename
         manifest = resolve_model(service, options.model)
         scanner = _make_scanner(service, manifest, options)
         for block in upload.close_input().iterate():
             digest.update(block)
             scanner.feed(block)
     else:
-        options, filename = _read_options(dict(request.args.items())), ""
+        options, filename = _read_options(service, dict(request.args.items())), ""
         manifest = resolve_model(service, options.model)  # before a byte is read: a wrong name costs nothing
         scanner = _make_scanner(service, manifest, options)
         for block in blocks:
@@ -144,7 +144,8 @@ def _read_encoding() -> str:
     return encoding
 
 
-def _read_options(values: dict[str, Any]) -> FileOptions:
+def _read_options(service: Service, values: dict[str, Any]) -> FileOptions:
+    values = _nest_webhook(values)
     delimiter = values.get("delimiter", ",")
     try:
         options = msgspec.convert(
@@ -152,7 +153,19 @@ def _read_options(values: dict[str, Any]) -> FileOptions:
         )
     except msgspec.ValidationError as error:
         raise ServiceError("invalid_parameter", f"{error}".replace("$.", "")) from None
+    check_options(service, options)
     return options
+
+
+def _nest_webhook(values: dict[str, Any]) -> dict[str, Any]:
+    """Read ``webhook_url`` and ``webhook_events``, by which a query says what JSON nests."""
+    values = dict(values)
+    webhook = {}
+    if "webhook_url" in values:
+        webhook["url"] = values.pop("webhook_url")
+    if "webhook_events" in values:
+        webhook["events"] = values.pop("webhook_events").split(",")
+    return values | {"webhook": webhook} if webhook else values
 
 
 def _limit_failures(options: FileOptions, rows: int) -> int | None:

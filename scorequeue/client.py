@@ -188,6 +188,15 @@ class Client:
                 yield Job(self.transport, record)
             path, query = _next_page(response), None
 
+    def webhook_deliveries(self, *, status: str | None = None, most: int = 20) -> list[dict[str, Any]]:
+        """List the newest of your webhook deliveries: to where, of which job, what came of it."""
+        query = {"status": status, "limit": min(most, 200)}
+        return _read_list(self.transport.fetch_json("/v1/webhook-deliveries", query=query), "deliveries")
+
+    def replay_webhook(self, delivery_id: str) -> None:
+        """Deliver a webhook again."""
+        self.transport.request("POST", f"/v1/webhook-deliveries/{quote(delivery_id, safe='')}/replay")
+
     def queues(self) -> list[dict[str, Any]]:
         """List the queues: rows waiting, age of the oldest, workers, whether paused."""
         return _read_list(self.transport.fetch_json("/v1/queues"), "queues")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -51,6 +51,22 @@ def parse_queue(queue: str) -> tuple[str, str, int]:
     return kind, model, int(version)
 
 
+#: What a webhook may be told: the ends that a job can have.
+Event = Literal["job.succeeded", "job.partially_succeeded", "job.failed", "job.canceled", "job.expired"]
+EVENTS: tuple[Event, ...] = get_args(Event)
+
+
+class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the end of a job is told, and of which ends."""
+
+    url: str
+    events: Annotated[tuple[Event, ...], msgspec.Meta(min_length=1)] = EVENTS
+
+    def encode(self) -> str:
+        """Write it as the scripts read it; an address holds no spaces (`shared.webhooks.check_address`)."""
+        return " ".join((self.url, *self.events))
+
+
 class Document(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The part of a job that never changes, written at submission."""
 
@@ -66,6 +82,7 @@ class Document(msgspec.Struct, kw_only=True, omit_defaults=True):
     classes: tuple[Label, ...] | None = None
     #: Rows that may fail; with the next one the job fails, and nothing more of it is scored. None: all may.
     max_failed_rows: int | None = None
+    webhook: Webhook | None = None
     #: Of a retry: chunks of which some rows are taken over from the job before.
     merged_chunks: tuple[int, ...] = ()
 

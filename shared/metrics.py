@@ -21,6 +21,7 @@ from shared.jobs import STREAMS, Status, parse_queue
 from shared.registry import Registry
 from shared.store import JobStore, QueueState
 from shared.wakeups import CELERY_QUEUES
+from shared.webhooks import DeliveryStore
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -116,11 +117,18 @@ def collect_queues(store: JobStore, models: Registry) -> list[Metric]:
         states = [store.read_queue(queue) for queue in store.list_queues()]
         workers = store.list_workers()
         ages = store.read_heartbeat_ages()
+        told = DeliveryStore(store.client).read_counts()
     except redis.RedisError:
         up.add_metric([], 0)
         return [up, info]
     up.add_metric([], 1)
-    return [up, info, *_describe_queues(_with_empty(states, models)), *_describe_workers(workers, ages)]
+    return [
+        up,
+        info,
+        *_describe_queues(_with_empty(states, models)),
+        *_describe_workers(workers, ages),
+        _describe_webhooks(told),
+    ]
 
 
 def _with_empty(states: list[QueueState], models: Registry) -> list[QueueState]:
@@ -188,6 +196,18 @@ def _describe_workers(workers: dict[str, dict[str, object]], ages: dict[str, flo
         name, _, version = reference.partition(":")
         ready.add_metric([name, version], processes)
     return [count, ready, age]
+
+
+def _describe_webhooks(counts: dict[str, int]) -> Metric:
+    told = CounterMetricFamily(
+        "scorequeue_webhook_deliveries",
+        "Webhooks, by outcome: delivered, retried (an attempt failed, and there will be another), failed (given up), "
+        "dropped (too many waited).",
+        labels=["outcome"],
+    )
+    for outcome, count in counts.items():
+        told.add_metric([outcome], count)
+    return told
 
 
 def _list(value: object) -> list[str]:

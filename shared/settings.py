@@ -71,6 +71,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_tenant_jobs: int = 0
     max_tenant_rows: int = 0
     max_tenant_bytes: int = 0
+    #: Networks that webhooks may call although they are not public, ``10.1.0.0/16,192.168.7.9/32``; empty: none.
+    webhook_networks: str = ""
+    #: Seconds that a webhook's delivery is kept when it was delivered, or given up.
+    webhook_retention_seconds: int = 3 * 24 * 3600
     #: Model of ``/predict`` and the like when the caller names none.
     default_model: str = ""
     #: Bytes of a JSON body: 10,000 rows of a wide model fit, an abuse does not.

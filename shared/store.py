@@ -27,7 +27,8 @@ Keys (all begin with ``sq:``; those marked P are permanent, the others have a TT
 ``sweep``               string  lock of the sweep
 ======================  ======  ==================================================================
 
-Others: ``limit:…`` (`shared.limits`), ``keys…`` (`shared.keys`) and ``audit`` (`shared.audit`).
+Others: ``limit:…`` (`shared.limits`), ``keys…`` (`shared.keys`), ``audit`` (`shared.audit`), and those of webhooks
+(`shared.webhooks`).
 """
 
 from __future__ import annotations
@@ -286,6 +287,7 @@ class JobStore:
             submission.bytes,
             msgspec.json.encode(quotas) if quotas else "",
             msgspec.json.encode([(*limit.bucket, submission.rows) for limit in row_limits]) if row_limits else "",
+            "" if submission.document.webhook is None else submission.document.webhook.encode(),
         )
         wanted = [(limit, submission.rows) for limit in row_limits]
         if state == b"full":

@@ -17,6 +17,7 @@ from shared.ids import created_at_ms, looks_like_id
 from shared.logs import get_logger
 from shared.store import JobStore, QueueState
 from shared.wakeups import WakeupPublisher
+from shared.webhooks import DeliveryStore
 
 INTERVAL_SECONDS = 1.0
 #: A sweep is bounded by these counts, so that it never holds Redis or the lock for long.
@@ -49,6 +50,7 @@ class Sweep:
         self._stop = threading.Event()
         self._reachable = True
         self._orphans_due = 0
+        self._deliveries = DeliveryStore(store.client)
 
     def start(self) -> None:
         """Sweep once a second in a thread of its own, until `stop`."""
@@ -76,7 +78,7 @@ class Sweep:
                 self._publisher.publish(queue, where)
         self._remove_overdue(now)
         self._store.forget_workers(now - _FORGET_WORKERS_MS)
-        self._remove_orphans(now)
+        self._clean_up(now)
         audit.log_waiting(self._store.client)
 
     def _remove_overdue(self, now: int) -> None:
@@ -89,11 +91,15 @@ class Sweep:
             if time.monotonic() > until:
                 return
 
-    def _remove_orphans(self, now: int) -> None:
-        """Remove files without a job: of processes that died between keeping a file and writing its job down."""
+    def _clean_up(self, now: int) -> None:
+        """Remove what nobody refers to any more: names of webhook deliveries, and files without a job.
+
+        Those are of processes that died between keeping a file and writing its job down.
+        """
         if now < self._orphans_due:
             return
         self._orphans_due = now + _ORPHANS_EVERY_MS
+        self._deliveries.trim()
         job_ids = [
             name
             for name in self._files.list_jobs()

@@ -7,11 +7,18 @@ import redis
 #: Bounded in number by the registered models, the tenants and the processes.
 _PERMANENT = (
     "sq:queues", "sq:tenants", "sq:queue:", "sq:stream:", "sq:id_key", "sq:workers", "sq:sweep", "sq:keys", "sq:audit",
-    "sq:flight:",
+    "sq:flight:", "sq:webhook_counts", "sq:webhook_secrets",
 )  # fmt: skip
 _BROKER = ("_kombu.", "unacked", "rows", "files", "celery")
-#: Indexes of jobs: each member must be a job that exists.
-_INDEXES = ("sq:jobs:", "sq:deadlines", "sq:retention", "sq:dead:")
+#: Indexes: each member must be a job, a delivery or a tenant's list that exists.
+_INDEXES = {
+    "sq:jobs:": "sq:job:",
+    "sq:deadlines": "sq:job:",
+    "sq:retention": "sq:job:",
+    "sq:dead:": "sq:job:",
+    "sq:deliveries:": "sq:delivery:",
+    "sq:due:": "sq:delivery:",
+}
 _LIVE = ("queued", "running")
 
 
@@ -21,11 +28,17 @@ def find_leaks(client: redis.Redis) -> list[str]:
     for key in sorted(name.decode() for name in client.scan_iter(count=1000)):
         if key.startswith(_PERMANENT):
             leaks += _find_stale_entries(client, key)
-        elif key.startswith(_INDEXES):
+        elif index := next((index for index in _INDEXES if key.startswith(index)), None):
             leaks += [
                 f"{key} names {member.decode()}, which does not exist"
                 for member in client.zrange(key, 0, -1)  # type: ignore[union-attr]
-                if not client.exists(b"sq:job:" + member)
+                if not client.exists(_INDEXES[index].encode() + member)
+            ]
+        elif key == "sq:webhooks":
+            leaks += [
+                f"{key} names {tenant.decode()}, for whom nothing waits"
+                for tenant in client.smembers(key)  # type: ignore[union-attr]
+                if not client.exists(b"sq:due:" + tenant)
             ]
         elif not key.startswith(_BROKER) and client.ttl(key) == -1 and not _belongs_to_live_job(client, key):
             leaks.append(f"{key} has no TTL and belongs to no live job")

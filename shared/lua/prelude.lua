@@ -133,11 +133,39 @@ local function list_offered(id)
   return redis.call('SMEMBERS', 'sq:offered:' .. id)
 end
 
+-- Webhooks. A delivery lives this long at most while it waits: longer than all attempts take (shared/webhooks.py).
+local DELIVERY_MAX_LIFE = 7 * 24 * HOUR
+-- A tenant whose deliveries pile up loses the oldest.
+local MAX_DELIVERIES = 10000
+
+local function delivery_key(id) return 'sq:delivery:' .. id end
+local function due_key(tenant) return 'sq:due:' .. tenant end
+
+-- Writes down that a job's end is to be told, in the same script as the end. `hook`: url and events, with spaces between.
+local function schedule_delivery(job_id, tenant, hook, status, now)
+  local url, events = string.match(hook, '^(%S+) (.*)$')
+  local event, index = 'job.' .. status, 'sq:deliveries:' .. tenant
+  if not string.find(' ' .. events .. ' ', ' ' .. event .. ' ', 1, true) then return end
+  -- Sortable by time; a job ends once, so its own part of chance will do.
+  local id = string.format('whd_%013.0f_%s', now, string.sub(job_id, 15, 30))
+  redis.call('HSET', delivery_key(id), 't', tenant, 'j', job_id, 'u', url, 'e', event, 's', 'pending', 'c', now,
+    'd', now, 'a', 0, 'k', 0)
+  redis.call('PEXPIRE', delivery_key(id), DELIVERY_MAX_LIFE)
+  redis.call('ZADD', index, 0, id)
+  redis.call('ZADD', due_key(tenant), now, id)
+  redis.call('SADD', 'sq:webhooks', tenant)
+  if redis.call('ZCARD', index) > MAX_DELIVERIES then
+    local oldest = redis.call('ZPOPMIN', index)[1]
+    if redis.call('ZREM', due_key(tenant), oldest) == 1 then add('sq:webhook_counts', 'dropped', 1) end
+    redis.call('DEL', delivery_key(oldest))
+  end
+end
+
 -- Ends a job for good. A terminal status never changes: callers check before. `more` are further fields to set.
 local function finish(id, status, now, more, dead)
   local key = job_key(id)
   if dead then redis.call('HSET', key, 'g', DEAD_LETTER_RETENTION) end
-  local job = read_fields(key, 'q', 'g', 'kind', 's', 'n', 'x', 'xs', 't', 'b')
+  local job = read_fields(key, 'q', 'g', 'kind', 's', 'n', 'x', 'xs', 't', 'b', 'wh')
   if job.kind == 'file' then
     for _, chunk in ipairs(list_offered(id)) do forget_chunk(id, chunk) end
     redis.call('PEXPIREAT', 'sq:ledger:' .. id, now + job.g + HOUR)
@@ -152,6 +180,7 @@ local function finish(id, status, now, more, dead)
   redis.call('PEXPIREAT', key, now + job.g + HOUR)
   count(job.q, 'finished:' .. status, 1)
   if job.b then add_in_flight(job.t, -1, -job.n, -job.b) end
+  if job.wh then schedule_delivery(id, job.t, job.wh, status, now) end
 end
 
 local function expire(id, now)

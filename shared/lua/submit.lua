@@ -4,8 +4,9 @@
 --       rows of a file that may fail before the whole job does, or '',
 --       chunks that are done before (JSON: [[chunk, ledger entry, rows], ...]), all of their rows succeeded,
 --       bytes of input, what the tenant may have in flight (JSON: {jobs, rows, bytes}) or '',
---       limits of rows (JSON, see limits.lua) or ''
--- Returns {'made', where to publish a wake-up (0: nowhere), now, what `take_from` returns or nothing} | {'repeated', id of the first} |
+--       limits of rows (JSON, see limits.lua) or '', where and of what to tell its end ('url event event ...') or ''
+-- Returns {'made', where to publish a wake-up (0: nowhere), now, what `take_from` returns or nothing} |
+--   {'repeated', id of the first} |
 --   {'conflict'} | {'full', waiting rows, rows per second} | {'quota', jobs, rows or bytes, in flight, limit} |
 --   {'limited', what `take_from` returns}
 local id, kind, queue, tenant, priority = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -51,6 +52,7 @@ end
 if ARGV[14] ~= '' then redis.call('SET', once_key, id .. ' ' .. fingerprint, 'PX', 24 * HOUR) end
 redis.call('HSET', key, 's', 'queued', 'kind', kind, 'q', queue, 't', tenant, 'pr', priority, 'n', rows,
   'c', now, 'd', now + ARGV[7], 'g', ARGV[8], 'a', 0, 'doc', ARGV[9])
+if ARGV[21] ~= '' then redis.call('HSET', key, 'wh', ARGV[21]) end
 if quotas then
   redis.call('HSET', key, 'b', ARGV[18])
   add_in_flight(tenant, 1, rows, ARGV[18])

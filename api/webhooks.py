@@ -1,0 +1,67 @@
+"""``/v1/webhook-deliveries``: what was told to whom, what came of it, and telling it again."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from api.callers import get_tenant
+from api.paging import collect_page, link_next, read_limit
+from api.service import Service, answer_json, get_service
+from shared.errors import ServiceError
+from shared.webhooks import Delivery
+
+blueprint = Blueprint("webhooks", __name__)
+
+_STATUSES = ("pending", "delivered", "failed")
+
+
+@blueprint.get("/v1/webhook-deliveries")
+def list_deliveries() -> Response:
+    """List the caller's deliveries, newest first, in pages."""
+    service = get_service()
+    limit = read_limit()
+    wanted = {name: request.args[name] for name in ("status", "job") if name in request.args}
+    if wanted.get("status", _STATUSES[0]) not in _STATUSES:
+        raise ServiceError("invalid_parameter", f"status: expected one of {', '.join(_STATUSES)}.")
+    found, cursor = collect_page(
+        limit,
+        lambda after, most: service.deliveries.list_ids(get_tenant(), after=after, most=most),
+        service.deliveries.read,
+        lambda delivery: _is_wanted(delivery, wanted),
+        filtered=bool(wanted),
+    )
+    response = answer_json({"deliveries": [delivery.describe() for delivery in found], "next": cursor})
+    return link_next(response, "/v1/webhook-deliveries", wanted, limit, cursor)
+
+
+@blueprint.get("/v1/webhook-deliveries/<delivery_id>")
+def show_delivery(delivery_id: str) -> Response:
+    """Show a delivery with its attempts."""
+    return answer_json(_find_delivery(get_service(), delivery_id).describe())
+
+
+@blueprint.post("/v1/webhook-deliveries/<delivery_id>/replay")
+def replay_delivery(delivery_id: str) -> Response:
+    """Deliver again, whether or not it was delivered before; the receiver knows it by its id."""
+    service = get_service()
+    if not service.deliveries.replay(delivery_id, get_tenant()):
+        raise _unknown()
+    return answer_json(_find_delivery(service, delivery_id).describe(), 202)
+
+
+def _find_delivery(service: Service, delivery_id: str) -> Delivery:
+    delivery = service.deliveries.read([delivery_id])[0]
+    if delivery is None or delivery.tenant != get_tenant():
+        raise _unknown()
+    return delivery
+
+
+def _unknown() -> ServiceError:
+    return ServiceError("not_found", "There is no such delivery.")
+
+
+def _is_wanted(delivery: Delivery, wanted: dict[str, str]) -> bool:
+    return (
+        wanted.get("status", delivery.status) == delivery.status
+        and wanted.get("job", delivery.job_id) == delivery.job_id
+    )
