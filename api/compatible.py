@@ -11,10 +11,10 @@ from flask import Blueprint, Response, request
 
 from api.bodies import read_body
 from api.callers import get_tenant
-from api.jobs import await_job
 from api.results import read_result
 from api.service import Service, answer_json, get_service
 from api.submission import Options, resolve_model, submit_rows
+from api.waiting import await_job
 from shared.codec import Matrix
 from shared.errors import ServiceError
 from shared.jobs import Status

@@ -9,16 +9,17 @@ import msgspec
 import redis
 from flask import Blueprint, Response, request
 
-from api import uploads
+from api import references, uploads
 from api.bodies import read_body
 from api.callers import get_tenant
+from api.file_options import FileOptions
 from api.paging import collect_page, link_next, read_limit
 from api.preferences import confirm_wait, get_wait_seconds
 from api.problems import PROBLEMS, answer_problem, describe_problem
 from api.results import answer_file_errors, answer_file_result, read_result
 from api.service import Service, answer_json, get_service
 from api.submission import Options, submit_rows
-from api.waiting import LOOK_SECONDS
+from api.waiting import await_job, job_gone
 from shared.errors import Fault, ServiceError
 from shared.jobs import Job, Status
 from shared.rows import check_rows, load_json, read_rows
@@ -41,9 +42,10 @@ def submit() -> Response:
     """Take a job: rows in JSON, or a file."""
     service = get_service()
     if request.mimetype == "application/json":
-        return _submit_rows(service)
+        return _submit_json(service)
     if request.mimetype in uploads.MEDIA_TYPES:
-        return answer_submitted(uploads.submit_file(service, get_tenant()), None)
+        taken = uploads.submit_file(service, get_tenant())
+        return answer_json(taken) if isinstance(taken, dict) else answer_submitted(taken)
     raise ServiceError(
         "unsupported_media_type",
         f"Content-Type {request.mimetype or '(none)'} is not taken here; send rows as application/json, or a file as "
@@ -76,16 +78,16 @@ def show_result(job_id: str) -> Response:
         try:
             return answer_file_result(service, job, partial=True)
         except FileNotFoundError:
-            raise _gone(job_id) from None
+            raise job_gone(job_id) from None
     if job.status in (Status.SUCCEEDED, Status.PARTIALLY_SUCCEEDED):
         try:
             if job.kind == "file":
                 return answer_file_result(service, job)
         except FileNotFoundError:  # files are removed before the record
-            raise _gone(job_id) from None
+            raise job_gone(job_id) from None
         result = read_result(service, job_id)
         if result is None:  # it went past its retention between the two looks
-            raise _gone(job_id)
+            raise job_gone(job_id)
         return Response(result, mimetype="application/json")
     if job.status == Status.CANCELED:
         raise ServiceError("job_canceled", "The job was canceled; it has no result.")
@@ -103,10 +105,10 @@ def show_errors(job_id: str) -> Response:
         try:
             return answer_file_errors(service, job)
         except FileNotFoundError:  # files are removed before the record
-            raise _gone(job_id) from None
+            raise job_gone(job_id) from None
     result = read_result(service, job_id)
     if result is None and job.status in (Status.SUCCEEDED, Status.PARTIALLY_SUCCEEDED):
-        raise _gone(job_id)
+        raise job_gone(job_id)
     errors = msgspec.json.decode(result)["errors"] if result else (job.problem or {}).get("errors", [])
     lines = b"".join(msgspec.json.encode(error) + b"\n" for error in errors)
     return Response(lines, mimetype="application/x-ndjson")
@@ -119,7 +121,7 @@ def cancel(job_id: str) -> Response:
     before = find_job(service, job_id)
     outcome = service.store.cancel(job_id, get_tenant())
     if outcome == "unknown":
-        raise _gone(job_id)
+        raise job_gone(job_id)
     if outcome not in ("canceled", "canceling") or (before.status.is_terminal and outcome != "canceled"):
         raise ServiceError("job_terminal", f"The job has already ended: it is {outcome}.")
     return answer_json(describe_job(service, find_job(service, job_id)), 200 if outcome == "canceled" else 202)
@@ -157,25 +159,17 @@ def list_jobs() -> Response:
     return link_next(response, "/v1/jobs", wanted, limit, cursor)
 
 
-def await_job(service: Service, job: Job, seconds: float) -> Job | None:
-    """Return the job when it has ended, or as it is after `seconds`; None at once if too many wait already."""
-    until = time.monotonic() + seconds
-    with service.waiters.expect(job.id) as ended:
-        while ended is not None:
-            latest = service.store.read_job(job.id)
-            if latest is None:
-                raise _gone(job.id)
-            remaining = until - time.monotonic()
-            if latest.status.is_terminal or remaining <= 0:
-                return latest
-            ended.wait(min(remaining, LOOK_SECONDS))
-    return None
-
-
-def _submit_rows(service: Service) -> Response:
+def _submit_json(service: Service) -> Response:
     with service.receiving():
         body = read_body(service.settings.max_body_bytes)
     wanted = _read_request(service, body)
+    if isinstance(wanted, FileOptions):
+        taken = references.submit_reference(service, get_tenant(), wanted)
+        return answer_json(taken) if isinstance(taken, dict) else answer_submitted(taken)
+    return _submit_rows(service, wanted, body)
+
+
+def _submit_rows(service: Service, wanted: RowsRequest, body: bytes) -> Response:
     manifest = service.registry.resolve(wanted.model)
     matrix = read_rows(wanted.rows, manifest.signature, max_rows=service.settings.max_job_rows)
     seconds = get_wait_seconds(service.settings.max_wait_seconds)
@@ -197,10 +191,13 @@ def _submit_rows(service: Service) -> Response:
     return confirm_wait(answer_json(document, 200, headers), seconds)
 
 
-def _read_request(service: Service, body: bytes) -> RowsRequest:
+def _read_request(service: Service, body: bytes) -> RowsRequest | FileOptions:
     try:
         return _ROWS_REQUEST.decode(body)
     except msgspec.ValidationError as error:
+        reference = references.read_reference(service, body)
+        if reference is not None:
+            return reference
         reason, _, place = str(error).partition(" - at ")
         pointer = "#" + place.strip("`$").replace(".", "/") if place else "#"
         fault: Fault = {"pointer": pointer, "detail": reason, "code": "invalid_parameter"}
@@ -225,13 +222,9 @@ def find_job(service: Service, job_id: str) -> Job:
     job = service.store.read_job(job_id, get_tenant())
     if job is None:
         if service.store.was_issued(job_id, get_tenant(), time.time_ns() // 1_000_000):
-            raise _gone(job_id)
+            raise job_gone(job_id)
         raise ServiceError("unknown_job", "There is no such job.")
     return job
-
-
-def _gone(job_id: str) -> ServiceError:
-    return ServiceError("job_gone", f"Job {job_id} was deleted, or is past its retention.")
 
 
 def describe_job(service: Service, job: Job) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from flask import Blueprint, Response, request
 
 from api.bodies import iterate_body, read_body
 from api.callers import get_tenant
+from api.file_options import MEDIA_TYPES
+from api.intake import Intake
 from api.jobs import answer_submitted, find_job
 from api.service import Service, get_service
 from api.submission import keep_payload, read_idempotency_key, resolve_model, submit_job, take_fingerprint
@@ -18,7 +20,6 @@ from shared.filestore import Upload, earlier_parts
 from shared.jobs import Document, Job, Status, queue_name
 from shared.manifest import Manifest
 from shared.plans import Plan
-from shared.records import RecordScanner
 from shared.store import LedgerEntry, Submission
 
 blueprint = Blueprint("retries", __name__)
@@ -128,12 +129,11 @@ def _submit_retry(
     service: Service, job: Job, manifest: Manifest, new_id: str, upload: Upload, *, is_corrected: bool
 ) -> Job:
     plan = msgspec.json.decode(service.files.read_plan(job.id), type=Plan)
-    header = service.files.get_input(job.id).read_range(0, plan.header_bytes)
     ledger = service.store.read_ledger(job.id)
     digest = hashlib.blake2b(manifest.reference.encode(), digest_size=16)
     if is_corrected:
-        plan = _receive_correction(service, job, plan, header, upload, digest)
-    else:
+        plan = _receive_correction(service, job, plan, manifest, upload, digest)
+    elif not plan.source:
         upload.take_input(job.id)
     done, merged = _take_parts(job.id, ledger, upload)
     upload.keep(msgspec.json.encode(plan))
@@ -164,24 +164,30 @@ def _submit_retry(
 
 
 def _receive_correction(
-    service: Service, job: Job, plan: Plan, header: bytes, upload: Upload, digest: hashlib.blake2b
+    service: Service, job: Job, plan: Plan, manifest: Manifest, upload: Upload, digest: hashlib.blake2b
 ) -> Plan:
     """Take the corrected file, cut where the first one was."""
-    check_upload(("text/csv",))
-    scanner = RecordScanner(job.document.delimiter.encode(), cut_rows=[chunk.rows for chunk in plan.chunks])
+    check_upload((MEDIA_TYPES[plan.format],))
+    intake = Intake(
+        plan.format,
+        delimiter=job.document.delimiter,
+        chunk_bytes=service.settings.chunk_bytes,
+        chunk_rows=service.settings.chunk_rows,
+        cut_rows=[chunk.rows for chunk in plan.chunks],
+    )
     for block in decode_body(iterate_body(service.settings.max_file_bytes), service.settings.max_file_bytes):
         digest.update(block)
-        scanner.feed(block)
+        intake.feed(block)
         upload.write(block)
-    upload.close_input()
-    corrected = scanner.finish()
+    corrected = intake.finish(upload.close_input())
     if corrected.rows != plan.rows:
         raise ServiceError(
             "schema_mismatch",
             f"The corrected file has {corrected.rows} rows, and job {job.id} has {plan.rows}; each needs its own.",
         )
-    if scanner.header != header:
+    if corrected.header != plan.header:
         raise ServiceError("schema_mismatch", "The corrected file's header is not that of the first, byte for byte.")
+    intake.check_columns(manifest, job.document.column_prefix)
     return corrected
 
 

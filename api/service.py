@@ -17,6 +17,7 @@ from flask import Blueprint, Response, current_app
 from api.admission import Admission
 from api.keyring import KeyRing
 from api.limits import Limits
+from api.renditions import Renditions
 from api.waiting import Waiters
 from api.webhook_sender import WebhookSender
 from shared import metrics
@@ -55,6 +56,7 @@ class Service:
         self.limits = Limits(settings, Limiter(self.store.client))
         self.registry = Registry(settings.models)
         self.files = FileStore(open_blobs(settings.file_store))
+        self.renditions = Renditions(self.files)
         self.publisher = WakeupPublisher(settings)
         # A bucket has no disk that could be full.
         on_disk = [] if "://" in settings.file_store else [Path(settings.file_store)]

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from shared.connection import connect
+from shared.errors import ServiceError
+from shared.jobs import Job
 from shared.logs import get_logger
+
+if TYPE_CHECKING:
+    from api.service import Service
 
 #: What the scripts tell: jobs that ended, and jobs that were begun or came further.
 _ENDED, _MOVED = "sq:ended", "sq:moved"
@@ -99,3 +106,23 @@ class Waiters:
             for job_id in job_ids:
                 for event in self._events.get((channel, job_id), ()):
                     event.set()
+
+
+def await_job(service: Service, job: Job, seconds: float) -> Job | None:
+    """Return the job when it has ended, or as it is after `seconds`; None at once if too many wait already."""
+    until = time.monotonic() + seconds
+    with service.waiters.expect(job.id) as ended:
+        while ended is not None:
+            latest = service.store.read_job(job.id)
+            if latest is None:
+                raise job_gone(job.id)
+            remaining = until - time.monotonic()
+            if latest.status.is_terminal or remaining <= 0:
+                return latest
+            ended.wait(min(remaining, LOOK_SECONDS))
+    return None
+
+
+def job_gone(job_id: str) -> ServiceError:
+    """Return the error of a job that was there."""
+    return ServiceError("job_gone", f"Job {job_id} was deleted, or is past its retention.")

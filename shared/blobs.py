@@ -6,11 +6,16 @@ A name is a path with ``/``. What can be seen under a name is whole; it is repla
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 #: Bytes that are handed on at a time.
 BLOCK_BYTES = 1 << 20
+
+
+class AlteredBlob(OSError):
+    """There is another blob under the name than the one that is meant."""
 
 
 class Writer(Protocol):
@@ -50,7 +55,7 @@ class Blobs(Protocol):
         Parameters
         ----------
         mark : str
-            From `find`: another blob under this name is an `OSError`.
+            From `find`: another blob under this name is an `AlteredBlob`.
         """
 
     def iterate(self, name: str, start: int = 0, stop: int | None = None, mark: str = "") -> Iterator[bytes]:
@@ -95,3 +100,18 @@ def open_blobs(address: str) -> Blobs:
     from shared.folder import Folder
 
     return Folder(Path(address))
+
+
+@lru_cache(maxsize=64)
+def open_reference(address: str) -> tuple[Blobs, str]:
+    """Return the place of an object's address, ``s3://bucket/name``, and its name there.
+
+    Raises
+    ------
+    ValueError
+        It is no such address.
+    """
+    bucket, _, name = address.removeprefix("s3://").partition("/")
+    if not address.startswith("s3://") or not bucket or not name:
+        raise ValueError("s3://bucket/name was expected")
+    return open_blobs(f"s3://{bucket}"), name

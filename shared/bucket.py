@@ -22,7 +22,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from shared.blobs import BLOCK_BYTES
+from shared.blobs import BLOCK_BYTES, AlteredBlob
 from shared.errors import StoreUnavailable
 
 #: Bytes of one piece of a large object: S3 takes at most 10,000 of them, so this bounds the largest file too.
@@ -33,6 +33,7 @@ _PIECES_AT_ONCE = 2
 _COPIES_AT_ONCE = 8
 _DELETED_AT_ONCE = 1000
 _ABSENT = ("404", "NoSuchKey", "NotFound")
+_ALTERED = ("412", "PreconditionFailed")
 
 #: Requests must not outlast the patience of those who wait for an answer.
 _CONFIG = botocore.config.Config(
@@ -309,6 +310,8 @@ def _translate(what: str) -> Iterator[None]:
         code = error.response.get("Error", {}).get("Code", "unknown")
         if code in _ABSENT:
             raise FileNotFoundError(what) from error
+        if code in _ALTERED:
+            raise AlteredBlob(f"{what} was altered") from error
         raise StoreUnavailable(f"the file store refused {what} ({code})") from error
     except (BotoCoreError, HTTPError) as error:
         raise StoreUnavailable(f"the file store failed at {what} ({type(error).__name__})") from error

@@ -150,13 +150,17 @@ def output_header(
     return delimiter.join([content, *(quote_text(name, delimiter) for name in names)]) + newline
 
 
-def quote_text(text: str, delimiter: bytes) -> bytes:
-    """Return a text that we add as a cell: harmless to a spreadsheet, quoted where RFC 4180 demands it.
+def neutralise(text: str) -> str:
+    """Return a text that we add so that it is harmless to a spreadsheet.
 
     What looks like a formula gets a ``'`` in front; a plain number, such as the label ``-1``, is none.
     """
-    if text.startswith(_FORMULA_STARTS) and not NUMBER.fullmatch(text):
-        text = "'" + text
+    return "'" + text if text.startswith(_FORMULA_STARTS) and not NUMBER.fullmatch(text) else text
+
+
+def quote_text(text: str, delimiter: bytes) -> bytes:
+    """Return a text that we add as a cell: harmless to a spreadsheet, quoted where RFC 4180 demands it."""
+    text = neutralise(text)
     if any(mark in text for mark in (delimiter.decode(), '"', "\n", "\r")):
         text = '"' + text.replace('"', '""') + '"'
     return text.encode("utf-8", "replace")

@@ -1,8 +1,8 @@
 """The file store: what jobs have that is too large for Redis, and under which names.
 
 ``jobs/{id}/``  of a file: ``input`` (unless the job refers to one elsewhere), ``plan.json``,
-                ``parts/{chunk}-{attempt}`` (``.errors`` beside it), and of a retry ``parts/earlier-{chunk}``, from
-                the job before;
+                ``parts/{chunk}-{attempt}`` (``.errors`` beside it), of a retry ``parts/earlier-{chunk}``, from
+                the job before, and ``results/{format}``, the whole in another format than the parts';
                 of rows too large for Redis: ``rows``, ``result``
 
 What is visible is whole. Files are there before their job's record is written, and go before it.
@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from shared.blobs import Blobs, Writer
+from shared.blobs import AlteredBlob, Blobs, Writer, open_reference
+from shared.plans import Format, Plan
 
 INPUT = "input"
 PLAN = "plan.json"
 PARTS = "parts"
+RESULTS = "results"
 #: The payload of a rows job that is too large for Redis.
 ROWS = "rows"
 #: Begins what stands in a job's record for a payload or result that is here; its name follows. Neither of them
@@ -64,7 +66,7 @@ class Source(NamedTuple):
     def open(self) -> BinaryIO:
         """Open it for reading at any place."""
         if self.mark and self.blobs.find(self.name)[1] != self.mark:
-            raise OSError(f"{self.name} was altered")
+            raise AlteredBlob(f"{self.name} was altered")
         return self.blobs.open_reader(self.name)
 
 
@@ -134,8 +136,10 @@ class FileStore:
         """Open a place for the files of a job to be."""
         return Upload(self._blobs, job_id)
 
-    def get_input(self, job_id: str) -> Source:
-        """Return a job's own input."""
+    def get_input(self, job_id: str, plan: Plan) -> Source:
+        """Return the file that a job scores: its own upload, or what its plan refers to."""
+        if plan.source:
+            return Source(*open_reference(plan.source), plan.mark)
         return Source(self._blobs, f"{_JOBS}/{job_id}/{INPUT}")
 
     def read_plan(self, job_id: str) -> bytes:
@@ -164,6 +168,24 @@ class FileStore:
     def read_part(self, job_id: str, name: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Yield the bytes of a part from `start` to before `stop` (its end by default), in blocks."""
         return self._blobs.iterate(f"{_JOBS}/{job_id}/{PARTS}/{name}", start, stop)
+
+    def begin_rendition(self, job_id: str, format: Format) -> Writer:
+        """Begin a job's result in another format than its parts have."""
+        return self._blobs.open_writer(f"{_JOBS}/{job_id}/{RESULTS}/{format}")
+
+    def find_rendition(self, job_id: str, format: Format) -> int:
+        """Return the bytes of a result in another format.
+
+        Raises
+        ------
+        FileNotFoundError
+            It was not made yet.
+        """
+        return self._blobs.find(f"{_JOBS}/{job_id}/{RESULTS}/{format}")[0]
+
+    def read_rendition(self, job_id: str, format: Format, start: int, stop: int) -> Iterator[bytes]:
+        """Yield the bytes of a result in another format from `start` to before `stop`, in blocks."""
+        return self._blobs.iterate(f"{_JOBS}/{job_id}/{RESULTS}/{format}", start, stop)
 
     def check_parts(self, job_id: str, names: Iterable[str]) -> None:
         """Raise `FileNotFoundError` if one of these parts is not there: before a byte of them is sent."""

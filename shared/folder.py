@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from shared.blobs import BLOCK_BYTES
+from shared.blobs import BLOCK_BYTES, AlteredBlob
 from shared.disk import replace_file, sync_folder
 
 
@@ -124,7 +124,7 @@ class Folder:
         file = open(self._root / name, "rb")  # noqa: SIM115 - the caller closes it
         if mark and _make_mark(os.fstat(file.fileno())) != mark:
             file.close()
-            raise OSError(f"{name} was altered")
+            raise AlteredBlob(f"{name} was altered")
         return file
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
+from shared.plans import Format
 from shared.signature import Label
 
 
@@ -76,6 +77,7 @@ class Document(msgspec.Struct, kw_only=True, omit_defaults=True):
     metadata: dict[str, Any] | None = None
     retry_of: str | None = None
     #: Of a file job: what the scoring of its chunks needs to know.
+    format: Format = "csv"
     delimiter: str = ","
     column_prefix: str = ""
     filename: str = ""

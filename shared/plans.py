@@ -26,7 +26,7 @@ Format = Literal["csv", "ndjson", "parquet"]
 
 
 class MalformedFile(ServiceError, ValueError):
-    """The bytes are not a CSV file that can be scored.
+    """The bytes are not a file that can be scored.
 
     Parameters
     ----------
@@ -34,10 +34,12 @@ class MalformedFile(ServiceError, ValueError):
         What was found, where, and what was expected.
     line : int
         Physical line number, from 1, of the fault (for an unclosed quote: where it opened).
+    code : str
+        ``malformed_csv``, or ``malformed_file`` for the other formats.
     """
 
-    def __init__(self, detail: str, line: int = 1) -> None:
-        super().__init__("malformed_csv", detail)
+    def __init__(self, detail: str, line: int = 1, *, code: str = "malformed_csv") -> None:
+        super().__init__(code, detail)
         self.line = line
 
 
@@ -65,28 +67,29 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    r"""A file cut at record boundaries; header and chunks together are all of its bytes.
+    """A file cut at record boundaries; header and chunks together are all of its bytes.
 
     Parameters
     ----------
-    header_bytes : int
-        Offset at which the header record ends, byte order mark and newline included.
-    bom : bool
-        Whether the file begins with a UTF-8 byte order mark.
-    newline : bytes
-        What ends the header record; ``\n`` if nothing does.
+    header : bytes
+        Of CSV: the header record as it came, byte order mark and newline included.
     rows, file_bytes : int
         Records after the header, and the size of the whole.
     chunks : tuple of Chunk
-        In the file's order; none when only a header is there.
+        In the file's order; none when only a header is there. Of Parquet the offsets mean nothing: its rows are
+        not bytes in a row.
+    format : {"csv", "ndjson", "parquet"}
+    source, mark : str
+        Address of the file if it is not the job's own upload, and what it must still be when it is read.
     """
 
-    header_bytes: int
-    bom: bool
-    newline: bytes
+    header: bytes
     rows: int
     file_bytes: int
     chunks: tuple[Chunk, ...]
+    format: Format = "csv"
+    source: str = ""
+    mark: str = ""
 
 
 class ChunkCutter:

@@ -24,6 +24,7 @@ from shared.plans import (
     CHUNK_ROWS,
     COLUMNS_MAX,
     RECORD_MAX_BYTES,
+    Chunk,
     MalformedFile,
     Offsets,
     Plan,
@@ -181,6 +182,11 @@ class RecordScanner:
         """The header record as it came."""
         return bytes(self._header)
 
+    @property
+    def first_chunk(self) -> Chunk | None:
+        """The first chunk, as soon as it is complete."""
+        return self._cutter.chunks[0] if self._cutter.chunks else None
+
     def feed(self, block: bytes) -> None:
         """Take the next bytes, of any number.
 
@@ -223,9 +229,7 @@ class RecordScanner:
             self._take_records(np.array([self._position]), np.array([self._finder.line]))
         self._cutter.close()
         return Plan(
-            header_bytes=len(self._header),
-            bom=bool(self._bom),
-            newline=split_newline(self.header)[1] or b"\n",
+            header=self.header,
             rows=self._cutter.first_row,
             file_bytes=self._position,
             chunks=tuple(self._cutter.chunks),
@@ -313,6 +317,11 @@ def find_records(data: bytes, delimiter: bytes) -> RecordTable:
     starts = np.concatenate(([0], ends[:-1]))
     lines = np.concatenate(([0], next_lines[:-1] - 1))
     return RecordTable(starts, ends - newline_bytes, ends, lines)
+
+
+def find_ends(data: bytes, delimiter: bytes) -> Offsets:
+    """Return the offset after each record of a run of whole records."""
+    return find_records(data, delimiter).ends
 
 
 def count_fields(data: bytes, delimiter: bytes, ends: Offsets) -> Offsets:

@@ -94,6 +94,13 @@ def check_rows(rows: Any, signature: Signature, *, max_rows: int, pointer: str =
     return matrix
 
 
+def check_record(record: dict[str, Any], signature: Signature) -> list[float] | Fault:
+    """Check a record of a file, which may have further members; return its values, or its first fault."""
+    faults: list[Fault] = []
+    values = [_check_cell(record.get(c.name), c, f"/{_escape(c.name)}", faults) for c in signature.columns]
+    return faults[0] if faults else values
+
+
 def _read_clean_rows(text: bytes | msgspec.Raw, signature: Signature) -> Matrix | None:
     """Decode rows in which all is well, straight into an array; None if anything is not."""
     try:

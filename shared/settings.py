@@ -58,6 +58,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     other_scikit_learn: str = ""
     #: Public key (PEM) whose signature a model version must have to be loaded; unset: none is asked for.
     model_signing_key: Path | None = None
+    #: Where files may lie that a job names by ``input``, comma-separated, as ``s3://bucket/incoming/{tenant}/``. Empty:
+    #: they must be uploaded.
+    input_prefixes: str = ""
     #: ``tenant:secret`` or ``secret``, comma-separated: keys that deployments lay in, beside those that Redis keeps.
     #: Without any key, only callers on this machine are served.
     api_keys: str = ""

@@ -11,15 +11,20 @@ from typing import NamedTuple, Protocol
 import msgspec
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+import pyarrow.compute as pc
 
+from shared.plans import Offsets
 from worker.scoring import Matrix, Outcome
 
-Places = NDArray[np.int64]
+Places = Offsets
 
 
 class ChunkMismatch(ValueError):
     """The bytes do not hold the records that the plan says: the input has changed since it was planned."""
+
+
+class DamagedFile(ChunkMismatch):
+    """The file cannot be read here, whoever tries: its caller is told so."""
 
 
 class ScoredChunk(NamedTuple):
@@ -166,3 +171,33 @@ def list_faults(read: RowsRead, faults: dict[int, RowFault]) -> bytes:
         fault = {"row": number, "line": line, "column": column, "code": code, "detail": detail}
         lines.append(msgspec.json.encode(fault) + b"\n")
     return b"".join(lines)
+
+
+def merge_records(scored: bytes, earlier: Earlier, rows: int, find_ends: Callable[[bytes], Offsets]) -> bytes:
+    """Return the records that had failed as they are scored now, and the others as they were.
+
+    Parameters
+    ----------
+    scored : bytes
+        All records of the chunk, as they are now.
+    earlier : Earlier
+    rows : int
+    find_ends : callable
+        Returns the offset after each record.
+
+    Raises
+    ------
+    ChunkMismatch
+        One of both has not so many records.
+    """
+    arrays = []
+    for data in (scored, earlier.data):
+        ends = find_ends(data)
+        if len(ends) != rows:
+            raise ChunkMismatch(f"{rows} scored records were expected, found {len(ends)}")
+        offsets = np.concatenate(([0], ends)).astype(np.int64)
+        arrays.append(pa.Array.from_buffers(pa.large_binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(data)]))
+    again = np.zeros(rows, dtype=bool)
+    again[list(earlier.failed)] = True
+    merged = pc.if_else(pa.array(again), *arrays)
+    return bytes(memoryview(merged.buffers()[2])[: merged.total_values_length])

@@ -13,8 +13,7 @@ import pyarrow.compute as pc
 
 from shared.columns import quote_text
 from shared.plans import Offsets
-from shared.records import find_records
-from worker.chunks import Answers, ChunkMismatch, Earlier
+from worker.chunks import Answers
 
 
 def format_cells(answers: Answers, classes: Sequence[object] | None, delimiter: bytes) -> list[pa.Array]:
@@ -70,18 +69,3 @@ def join_cells(data: bytes, content_ends: Offsets, added: list[pa.Array], delimi
     )
     values = memoryview(joined.buffers()[2])[: joined.total_values_length]
     return b"".join((values, memoryview(data)[offsets[-1] :]))
-
-
-def merge_records(scored: bytes, earlier: Earlier, rows: int, delimiter: bytes) -> bytes:
-    """Return the records that had failed as they are scored now, and the others as they were."""
-    arrays = []
-    for data in (scored, earlier.data):
-        ends = find_records(data, delimiter).ends
-        if len(ends) != rows:
-            raise ChunkMismatch(f"{rows} scored records were expected, found {len(ends)}")
-        offsets = np.concatenate(([0], ends)).astype(np.int64)
-        arrays.append(pa.Array.from_buffers(pa.large_binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(data)]))
-    again = np.zeros(rows, dtype=bool)
-    again[list(earlier.failed)] = True
-    merged = pc.if_else(pa.array(again), *arrays)
-    return bytes(memoryview(merged.buffers()[2])[: merged.total_values_length])

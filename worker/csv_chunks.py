@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,9 +22,9 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from shared.columns import NUMBER
-from shared.records import BOM, count_fields, find_records, split_fields
-from worker.chunks import ChunkMismatch, Earlier, RowFault, ScoredChunk, answer_rows, list_faults
-from worker.csv_cells import format_cells, join_cells, merge_records
+from shared.records import BOM, count_fields, find_ends, find_records, split_fields
+from worker.chunks import ChunkMismatch, Earlier, RowFault, ScoredChunk, answer_rows, list_faults, merge_records
+from worker.csv_cells import format_cells, join_cells
 from worker.scoring import Matrix, Outcome, RowError
 
 #: Spellings of a missing value: pyarrow's and pandas' defaults together. Spaces and tabs around them do not
@@ -251,8 +252,10 @@ def score_chunk(
     answers = answer_rows(reader, predict, earlier)
     added = format_cells(answers, classes, delimiter)
     scored = join_cells(data, reader.records.content_ends, added, delimiter)
+    if earlier is not None:
+        scored = merge_records(scored, earlier, rows, partial(find_ends, delimiter=delimiter))
     return ScoredChunk(
-        data=scored if earlier is None else merge_records(scored, earlier, rows, delimiter),
+        data=scored,
         errors=list_faults(reader, answers.faults),
         succeeded=rows - len(answers.faults),
         failed=len(answers.faults),

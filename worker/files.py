@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache
 
 import msgspec
 import numpy as np
 
 from shared import metrics
+from shared.blobs import AlteredBlob
 from shared.filestore import FileStore, earlier_parts
 from shared.jobs import Document, Job, parse_queue
 from shared.logs import get_logger
-from shared.plans import Plan
-from shared.records import parse_header
 from shared.references import BrokenManifest, UnknownModel
 from shared.registry import Registry
 from shared.settings import Settings
 from shared.store import Claim, JobStore, LedgerEntry
 from shared.wakeups import WakeupPublisher
-from worker.chunks import ChunkMismatch, Earlier, ScoredChunk
-from worker.csv_chunks import score_chunk
-from worker.isolation import CALL_ROWS, score_isolated
+from worker.chunks import ChunkMismatch, DamagedFile, Earlier, ScoredChunk
+from worker.isolation import CALL_ROWS, IsolationFailed, score_isolated
 from worker.lease import Lease
 from worker.models import LoadedModel, ModelNotReady
+from worker.open_files import OpenFiles
 from worker.scoring import Matrix, Outcome, RowError, score_matrix
 from worker.trust import Trust
 
@@ -33,6 +32,10 @@ from worker.trust import Trust
 TURN_SECONDS = 1.0
 #: A chunk whose worker was lost this often, although its rows met the model in isolation, is not tried again.
 MAX_STRIKES = 3
+#: A chunk is tried so often while the file store does not do its part: some minutes, or half of one if it is full,
+#: for which nobody need wait so long.
+STORE_ATTEMPTS = 100
+FULL_ATTEMPTS = 10
 
 logger = get_logger(__name__)
 
@@ -69,7 +72,7 @@ class ChunkScorer:
         self._lease = lease
         self._publisher = publisher
         self._settings = settings
-        self._read_plan = lru_cache(maxsize=8)(self._decode_plan)
+        self._open_files = OpenFiles(files)
 
     def run(self, queue: str) -> str:
         """Score chunks until none waits or the turn is over.
@@ -98,6 +101,10 @@ class ChunkScorer:
                 break
         return f"model={name}:{version} chunks={chunks} rows={rows}"
 
+    def stop(self) -> None:
+        """Close the files that are open."""
+        self._open_files.close()
+
     def _claim(self, queue: str, *, clear_wakeup: bool) -> Claim | None:
         claimed = self._store.claim(
             queue,
@@ -113,14 +120,38 @@ class ChunkScorer:
         return claimed.units[0] if claimed.units else None
 
     def _score_or_fail(self, queue: str, name: str, version: int, claim: Claim) -> None:
-        """Score a chunk; end its job if that can never be done, whoever tries."""
+        """Score a chunk; end its job if that can never be done, whoever tries, or was tried long enough."""
         try:
             self._score(queue, name, version, claim)
+        except AlteredBlob:
+            self._fail(claim, "malformed_file", "The file was altered after the job was submitted.")
+        except DamagedFile as error:
+            self._fail(claim, "malformed_file", f"The file cannot be scored: {error}.")
         except (FileNotFoundError, ChunkMismatch, UnknownModel, BrokenManifest) as error:
-            if self._store.fail(claim.id, "internal_error", "The input or the model of this job is gone or altered."):
-                logger.error("a file can never be scored", job=claim.id, chunk=claim.chunk, error=str(error))
-            else:
-                logger.info("the job of a chunk was deleted while it was scored", job=claim.id, chunk=claim.chunk)
+            logger.info("a chunk cannot be scored", job=claim.id, chunk=claim.chunk, error=str(error))
+            self._fail(claim, "internal_error", "The input or the model of this job is gone or altered.")
+        except IsolationFailed:
+            raise  # of this machine, not of the store
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if claim.attempt < (FULL_ATTEMPTS if full else STORE_ATTEMPTS):
+                logger.error(
+                    "the file store failed; the chunk is tried again",
+                    job=claim.id, chunk=claim.chunk, attempt=claim.attempt, error=str(error),
+                )  # fmt: skip
+                raise
+            how = "is full" if full else "did not answer"
+            self._fail(
+                claim,
+                "storage_full" if full else "store_unavailable",
+                f"The file store {how} for {claim.attempt} attempts. What was scored is kept: retry scores the rest.",
+            )
+
+    def _fail(self, claim: Claim, code: str, detail: str) -> None:
+        if self._store.fail(claim.id, code, detail):
+            logger.error("a file job is given up", job=claim.id, chunk=claim.chunk, code=code, detail=detail)
+        else:
+            logger.info("the job of a chunk was deleted while it was scored", job=claim.id, chunk=claim.chunk)
 
     def _score(self, queue: str, name: str, version: int, claim: Claim) -> None:
         job = self._store.read_job(claim.id)
@@ -171,32 +202,17 @@ class ChunkScorer:
 
     def _score_chunk(self, claim: Claim, document: Document, predict: Callable[[Matrix], Outcome]) -> ScoredChunk:
         assert claim.chunk is not None
-        plan, header = self._read_plan(claim.id)
-        chunk = plan.chunks[claim.chunk]
-        delimiter = document.delimiter.encode()
+        file = self._open_files.get(claim.id)
         signature = self._registry.manifest(document.model, document.version).signature
-        return score_chunk(
-            self._files.get_input(claim.id).read_range(chunk.offset, chunk.length),
-            columns=parse_header(header, delimiter),
-            signature_columns=list(signature.column_names),
-            nullable=list(signature.nullable_columns),
-            delimiter=delimiter,
-            predict=predict,
-            classes=None if signature.classes is None else list(signature.classes),
-            expected_rows=chunk.rows,
-            first_row=chunk.first_row,
-            first_line=chunk.first_line,
-            earlier=self._read_earlier(claim, chunk.first_row) if claim.chunk in document.merged_chunks else None,
-        )
+        earlier = None
+        if claim.chunk in document.merged_chunks:
+            earlier = self._read_earlier(claim, file.plan.chunks[claim.chunk].first_row)
+        return file.score_chunk(claim.chunk, document, signature, predict, earlier)
 
     def _read_earlier(self, claim: Claim, first_row: int) -> Earlier:
         part, errors = earlier_parts(claim.chunk or 0)
         data, lines = (b"".join(self._files.read_part(claim.id, name)) for name in (part, errors))
         return Earlier(data, [msgspec.json.decode(line)["row"] - 1 - first_row for line in lines.splitlines()])
-
-    def _decode_plan(self, job_id: str) -> tuple[Plan, bytes]:
-        plan = msgspec.json.decode(self._files.read_plan(job_id), type=Plan)
-        return plan, self._files.get_input(job_id).read_range(0, plan.header_bytes)
 
     def _write_parts(self, claim: Claim, scored: ScoredChunk) -> LedgerEntry:
         # Named by attempt: a process that lost its claim never writes into the part of the one that has it.

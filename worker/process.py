@@ -72,6 +72,7 @@ class WorkerProcess:
     def stop(self) -> None:
         """Give up the lease."""
         self._preparer.stop()
+        self._chunks.stop()
         self._lease.stop()
 
     def score_rows(self, queue: str) -> str:

@@ -190,7 +190,7 @@ def test_whole_is_chunked(
 
     assert plan == scan_file(data, chunk_bytes=chunk_bytes, chunk_rows=chunk_rows)
     assert plan.rows == whole.rows == len(expected) == sum(chunk.rows for chunk in plan.chunks)
-    assert plan.header_bytes + sum(chunk.length for chunk in plan.chunks) == plan.file_bytes == len(data)
+    assert len(plan.header) + sum(chunk.length for chunk in plan.chunks) == plan.file_bytes == len(data)
     assert all(chunk.rows == 1 or chunk.length <= chunk_bytes for chunk in plan.chunks)
     assert all(1 <= chunk.rows <= chunk_rows for chunk in plan.chunks)
     assert score_file(data, plan) == score_file(data, whole)
@@ -216,7 +216,7 @@ def test_fast_and_slow_reading_agree(drawn: tuple[bytes, list[Record], list[byte
     data = drawn[0]
     plan = scan_file(data)
 
-    check_readings_agree(data[plan.header_bytes :], COLUMNS, nullable)
+    check_readings_agree(data[len(plan.header) :], COLUMNS, nullable)
 
 
 #: Every letter of a number, a missing value and an infinity, and every mark of CSV.

@@ -8,8 +8,10 @@ import pytest
 
 from shared.filestore import FileStore
 from shared.folder import Folder
+from shared.plans import Plan
 
 JOB = "job_1"
+PLAN = Plan(b"", 0, 0, ())
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def test_kept_upload_becomes_the_input(files: FileStore) -> None:
     keep(files, b"0123456789")
 
     assert files.read_plan(JOB) == b"plan"
-    assert files.get_input(JOB).read_range(2, 5) == b"23456"
+    assert files.get_input(JOB, PLAN).read_range(2, 5) == b"23456"
     assert files.list_jobs() == [JOB]
 
 
@@ -59,7 +61,7 @@ def test_short_input_is_an_error(files: FileStore) -> None:
     keep(files, b"0123")
 
     with pytest.raises(OSError, match="ends at 4"):
-        files.get_input(JOB).read_range(2, 5)
+        files.get_input(JOB, PLAN).read_range(2, 5)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, None), (3, None), (3, 7), (0, 0), (9, 10)])
@@ -81,7 +83,7 @@ def test_retry_has_the_input_and_parts_of_the_job_before(files: FileStore) -> No
     upload.keep(b"plan")
     files.remove(JOB)
 
-    assert files.get_input("job_2").read_range(0, 5) == b"input"
+    assert files.get_input("job_2", PLAN).read_range(0, 5) == b"input"
     assert b"".join(files.read_part("job_2", "earlier")) == b"part"
 
 

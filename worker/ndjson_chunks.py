@@ -1,0 +1,262 @@
+"""Scoring of one chunk of newline-delimited JSON: lines in, the same lines with the new members out.
+
+It knows nothing of queues, of jobs or of where files are kept. A record keeps its bytes: the new members stand before
+the brace that closes it. A line that is no object cannot have members; it stands in the result as the text of one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from shared.errors import ServiceError
+from shared.json_cells import write_members
+from shared.lines import BOM, find_lines
+from shared.plans import Offsets
+from shared.rows import check_record, load_json
+from shared.signature import Signature
+from worker.chunks import (
+    Answers,
+    ChunkMismatch,
+    Earlier,
+    RowFault,
+    ScoredChunk,
+    answer_rows,
+    list_faults,
+    merge_records,
+)
+from worker.scoring import Matrix, Outcome
+
+#: The member under which a line that is no object is kept.
+MALFORMED_MEMBER = "malformed_record"
+_SHOWN_MAX_CHARACTERS = 40
+#: msgspec takes no member by such a name.
+_UNFIT_NAME = re.compile(r'["\\\x00-\x1f]')
+_SPACE = np.frombuffer(b" \t\r\n", np.uint8)
+
+
+class LineReader:
+    """Turns the lines of a chunk into a matrix.
+
+    Parameters
+    ----------
+    data : bytes
+        Whole lines; the newline of the last may be missing.
+    signature : Signature
+    added : sequence of str
+        The names of the members that scoring adds; a record that has one of its own cannot be scored.
+    first_row : int
+        Lines of the file before the chunk.
+
+    Attributes
+    ----------
+    ends : ndarray of int64
+        Offsets after each line.
+    objects : ndarray of bool
+        Which lines hold an object.
+    matrix : ndarray of float64, shape (n_rows, n_columns)
+    faults : dict of int to RowFault
+    """
+
+    def __init__(self, data: bytes, signature: Signature, added: Sequence[str], first_row: int) -> None:
+        self.ends: Offsets = find_lines(data)
+        self.matrix: Matrix = np.empty((len(self.ends), len(signature.columns)))
+        self.objects = np.ones(len(self.ends), dtype=bool)
+        self.faults: dict[int, RowFault] = {}
+        self._data = data
+        self._signature = signature
+        self._added = frozenset(added)
+        self._first_row = first_row
+
+    def read_all(self) -> None:
+        """Read every line, many at once where all is well."""
+        if not len(self.ends):
+            return
+        if not self._read_clean():
+            self._read_singly()
+
+    def locate(self, row: int) -> tuple[int, int]:
+        """Return a line's row number and line number in the file: they are one."""
+        return self._first_row + row + 1, self._first_row + row + 1
+
+    def _read_clean(self) -> bool:
+        """Fill the matrix; False if anything is not as it should be."""
+        names = [*self._signature.column_names, *sorted(self._added)]
+        if any(_UNFIT_NAME.search(name) for name in names):
+            return False
+        decoder = _make_decoder(self._signature, tuple(names))
+        data = self._data if self._first_row else self._data.removeprefix(BOM)
+        try:
+            records = decoder.decode_lines(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        if len(records) != len(self.ends):  # blank lines are skipped
+            return False
+        for index in range(len(names)):
+            values = [getattr(record, f"c{index}") for record in records]
+            if index < len(self._signature.columns):
+                self.matrix[:, index] = values  # a missing value is NaN
+            elif any(value is not msgspec.UNSET for value in values):
+                return False
+        allowed = np.isfinite(self.matrix)
+        if not allowed.all():
+            allowed |= np.isnan(self.matrix) & np.array(self._signature.nullable_columns)
+        return bool(allowed.all())
+
+    def _read_singly(self) -> None:
+        start = 0
+        for row, end in enumerate(self.ends.tolist()):
+            values = self._read_record(row, self._data[start:end])
+            start = end
+            if isinstance(values, RowFault):
+                self.faults[row] = values
+            else:
+                self.matrix[row] = values
+
+    def _read_record(self, row: int, line: bytes) -> list[float] | RowFault:
+        number, _ = self.locate(row)
+        if not line.strip():
+            return self._refuse(row, f"line {number} is blank")
+        try:  # as Python reads it: with NaN, so that its column can be named
+            record = load_json(line.removeprefix(BOM) if number == 1 else line)
+        except ServiceError:
+            return self._refuse(row, f"line {number} is not JSON")
+        if not isinstance(record, dict):
+            return self._refuse(row, f"line {number} is not a JSON object")
+        own = self._added & record.keys()
+        if own:
+            return RowFault("malformed_row", f"line {number}: the record has a member {min(own)!r} of its own")
+        checked = check_record(record, self._signature)
+        if isinstance(checked, list):
+            return checked
+        column = checked.get("column")
+        shown = "" if column is None else f", column {column[:_SHOWN_MAX_CHARACTERS]!r}"
+        return RowFault(checked["code"], f"row {number}, line {number}{shown}: {checked['detail']}", column)
+
+    def _refuse(self, row: int, detail: str) -> RowFault:
+        self.objects[row] = False
+        return RowFault("malformed_row", f"{detail}; an object by column name was expected")
+
+
+def score_chunk(
+    data: bytes,
+    *,
+    signature: Signature,
+    added: Sequence[str],
+    predict: Callable[[Matrix], Outcome],
+    expected_rows: int,
+    first_row: int,
+    earlier: Earlier | None = None,
+) -> ScoredChunk:
+    """Score the records of a chunk.
+
+    Parameters
+    ----------
+    data : bytes
+        Whole lines; the newline of the last may be missing.
+    signature : Signature
+    added : sequence of str
+        The names of the new members: prediction, probabilities, code and message of the error.
+    predict : callable
+        Scores a matrix of float64, shape (n_rows, n_columns); called once at most, and with at least one row.
+    expected_rows : int
+        Lines that the plan counts in the chunk.
+    first_row : int
+        Lines of the file before the chunk.
+    earlier : Earlier, optional
+        Score only the rows that had failed; the others stay, byte for byte, as they are there.
+
+    Raises
+    ------
+    ChunkMismatch
+        The data do not hold the expected number of lines.
+    """
+    reader = LineReader(data, signature, added, first_row)
+    rows = len(reader.ends)
+    if rows != expected_rows:
+        raise ChunkMismatch(f"the plan counts {expected_rows} lines from row {first_row + 1}, found {rows}")
+    reader.read_all()
+    answers = answer_rows(reader, predict, earlier)
+    scored = _join_members(data, reader, answers, added)
+    return ScoredChunk(
+        data=scored if earlier is None else merge_records(scored, earlier, rows, find_lines),
+        errors=list_faults(reader, answers.faults),
+        succeeded=rows - len(answers.faults),
+        failed=len(answers.faults),
+    )
+
+
+@lru_cache(maxsize=8)
+def _make_decoder(signature: Signature, names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
+    """Return a decoder of clean records: their members of the model, then those that no record may have."""
+    fields: list[tuple[str, Any, Any]] = []
+    for index in range(len(names)):
+        if index >= len(signature.columns):
+            fields.append((f"c{index}", Any, msgspec.UNSET))
+        elif signature.nullable_columns[index]:
+            fields.append((f"c{index}", float | None, None))
+        else:
+            fields.append((f"c{index}", float, msgspec.NODEFAULT))
+    rename = {f"c{index}": name for index, name in enumerate(names)}
+    return msgspec.json.Decoder(msgspec.defstruct("Record", fields, rename=rename, kw_only=True))
+
+
+def _join_members(data: bytes, reader: LineReader, answers: Answers, added: Sequence[str]) -> bytes:
+    """Put the new members before the brace that closes each record."""
+    rows = len(reader.ends)
+    if not rows:
+        return b""
+    columns = [*answers.make_columns(len(added) - 3), *answers.make_fault_columns()]
+    members = write_members(added, columns, opening=",")
+    starts = np.concatenate(([0], reader.ends[:-1]))
+    content = np.frombuffer(data, np.uint8)
+    braces = _skip_space_back(content, reader.ends - 1, starts)
+    heads, tails = _cut(data, starts, braces), _cut(data, braces, reader.ends)
+    # The first member of an object has no comma before it.
+    empty = content[_skip_space_back(content, braces - 1, starts)] == ord("{")
+    if empty.any():
+        members = pc.if_else(pa.array(empty), pc.binary_slice(members, 1), members)
+    if not reader.objects.all():
+        heads, tails = _write_malformed(data, starts, reader, heads, tails)
+    joined = pc.binary_join_element_wise(heads, members, tails, pa.scalar(b"", pa.large_binary()))
+    return bytes(memoryview(joined.buffers()[2])[: joined.total_values_length])
+
+
+def _skip_space_back(content: NDArray[np.uint8], places: Offsets, starts: Offsets) -> Offsets:
+    """Return the nearest places, not after those given, where no white space stands; at the earliest the starts."""
+    places = np.maximum(places, starts)
+    while True:
+        blank = np.isin(content[places], _SPACE) & (places > starts)
+        if not blank.any():
+            return places
+        places = places - blank
+
+
+def _cut(data: bytes, starts: Offsets, stops: Offsets) -> pa.Array:
+    """Cut out pieces that lie one after the other, with gaps between them."""
+    offsets = np.append(np.column_stack((starts, stops)).ravel(), len(data)).astype(np.int64)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    pieces = pa.Array.from_buffers(pa.large_binary(), 2 * len(starts), buffers)
+    return pieces.take(pa.array(np.arange(0, 2 * len(starts), 2)))
+
+
+def _write_malformed(
+    data: bytes, starts: Offsets, reader: LineReader, heads: pa.Array, tails: pa.Array
+) -> tuple[pa.Array, pa.Array]:
+    """Let lines that are no objects become objects with the line's text as their first member."""
+    lost = np.flatnonzero(~reader.objects)
+    lines = [data[starts[row] : reader.ends[row]] for row in lost.tolist()]
+    texts = pa.array([line.rstrip(b"\r\n").decode("utf-8", "replace") for line in lines], pa.string())
+    opened = write_members([MALFORMED_MEMBER], [texts], opening="{")
+    closed = pa.array([b"}" + line[len(line.rstrip(b"\r\n")) :] for line in lines], pa.large_binary())
+    picks = np.arange(len(heads))
+    picks[lost] = len(heads) + np.arange(len(lost))
+    return tuple(pa.concat_arrays(pair).take(pa.array(picks)) for pair in ((heads, opened), (tails, closed)))
