@@ -7,7 +7,7 @@ the brace that closes it. A line that is no object cannot have members; it stand
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -221,11 +221,15 @@ def _join_members(data: bytes, reader: LineReader, answers: Answers, added: Sequ
     braces = _skip_space_back(content, reader.ends - 1, starts)
     heads, tails = _cut(data, starts, braces), _cut(data, braces, reader.ends)
     # The first member of an object has no comma before it.
-    empty = content[_skip_space_back(content, braces - 1, starts)] == ord("{")
-    if empty.any():
-        members = pc.if_else(pa.array(empty), pc.binary_slice(members, 1), members)
-    if not reader.objects.all():
-        heads, tails = _write_malformed(data, starts, reader, heads, tails)
+    empty = np.flatnonzero(content[_skip_space_back(content, braces - 1, starts)] == ord("{"))
+    members = _replace(members, empty, [member[1:] for member in members.take(pa.array(empty)).to_pylist()])
+    # A line that is no object becomes one, with its text as the first member.
+    lost = np.flatnonzero(~reader.objects)
+    lines = [data[starts[row] : reader.ends[row]] for row in lost.tolist()]
+    heads, tails = (
+        _replace(heads, lost, map(_open_malformed, lines)),
+        _replace(tails, lost, map(_close_malformed, lines)),
+    )
     joined = pc.binary_join_element_wise(heads, members, tails, pa.scalar(b"", pa.large_binary()))
     return bytes(memoryview(joined.buffers()[2])[: joined.total_values_length])
 
@@ -248,15 +252,19 @@ def _cut(data: bytes, starts: Offsets, stops: Offsets) -> pa.Array:
     return pieces.take(pa.array(np.arange(0, 2 * len(starts), 2)))
 
 
-def _write_malformed(
-    data: bytes, starts: Offsets, reader: LineReader, heads: pa.Array, tails: pa.Array
-) -> tuple[pa.Array, pa.Array]:
-    """Let lines that are no objects become objects with the line's text as their first member."""
-    lost = np.flatnonzero(~reader.objects)
-    lines = [data[starts[row] : reader.ends[row]] for row in lost.tolist()]
-    texts = pa.array([line.rstrip(b"\r\n").decode("utf-8", "replace") for line in lines], pa.string())
-    opened = write_members([MALFORMED_MEMBER], [texts], opening="{")
-    closed = pa.array([b"}" + line[len(line.rstrip(b"\r\n")) :] for line in lines], pa.large_binary())
-    picks = np.arange(len(heads))
-    picks[lost] = len(heads) + np.arange(len(lost))
-    return tuple(pa.concat_arrays(pair).take(pa.array(picks)) for pair in ((heads, opened), (tails, closed)))
+def _replace(pieces: pa.Array, rows: Offsets, values: Iterable[bytes]) -> pa.Array:
+    """Put other values at some rows."""
+    if not rows.size:
+        return pieces
+    picks = np.arange(len(pieces))
+    picks[rows] = len(pieces) + np.arange(len(rows))
+    return pa.concat_arrays([pieces, pa.array(list(values), pa.large_binary())]).take(pa.array(picks))
+
+
+def _open_malformed(line: bytes) -> bytes:
+    text = line.rstrip(b"\r\n").decode("utf-8", "replace")
+    return b'{"' + MALFORMED_MEMBER.encode() + b'":' + msgspec.json.encode(text)
+
+
+def _close_malformed(line: bytes) -> bytes:
+    return b"}" + line[len(line.rstrip(b"\r\n")) :]
