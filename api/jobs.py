@@ -9,7 +9,7 @@ import msgspec
 import redis
 from flask import Blueprint, Response, request
 
-from api import references, uploads
+from api import inputs, uploads
 from api.bodies import read_body
 from api.callers import get_tenant
 from api.file_options import FileOptions
@@ -164,7 +164,7 @@ def _submit_json(service: Service) -> Response:
         body = read_body(service.settings.max_body_bytes)
     wanted = _read_request(service, body)
     if isinstance(wanted, FileOptions):
-        taken = references.submit_reference(service, get_tenant(), wanted)
+        taken = inputs.submit_input(service, get_tenant(), wanted)
         return answer_json(taken) if isinstance(taken, dict) else answer_submitted(taken)
     return _submit_rows(service, wanted, body)
 
@@ -195,7 +195,7 @@ def _read_request(service: Service, body: bytes) -> RowsRequest | FileOptions:
     try:
         return _ROWS_REQUEST.decode(body)
     except msgspec.ValidationError as error:
-        reference = references.read_reference(service, body)
+        reference = inputs.read_input(service, body)
         if reference is not None:
             return reference
         reason, _, place = str(error).partition(" - at ")

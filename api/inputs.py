@@ -20,7 +20,7 @@ from shared.filestore import Source
 from shared.jobs import Job
 
 
-def read_reference(service: Service, body: bytes) -> FileOptions | None:
+def read_input(service: Service, body: bytes) -> FileOptions | None:
     """Return the options of a body that names a file by ``input``; None if it is a body of another kind.
 
     Raises
@@ -40,7 +40,7 @@ def read_reference(service: Service, body: bytes) -> FileOptions | None:
     return options
 
 
-def submit_reference(service: Service, tenant: str, options: FileOptions) -> Job | Preview:
+def submit_input(service: Service, tenant: str, options: FileOptions) -> Job | Preview:
     """Submit the job of a file that is there already; or show its first rows, if only that is asked for.
 
     Raises
