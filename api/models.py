@@ -1,66 +1,130 @@
-"""``/v1/models``: what is registered, and what it expects."""
+"""``/v1/models``: what is registered, what it expects, whether it is ready, and which version an alias means."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from flask import Blueprint, Response
 
+from api.bodies import read_body
+from api.callers import get_tenant
+from api.promotion import promote
 from api.service import Service, answer_json, get_service
+from shared.aliases import Target, point_at
+from shared.errors import ServiceError
+from shared.fleet import Fleet
+from shared.logs import get_logger
 from shared.manifest import Manifest
-from shared.references import UnknownModel
+from shared.references import BrokenManifest, UnknownModel
 
 blueprint = Blueprint("models", __name__)
+logger = get_logger(__name__)
+
+_MOST_BODY_BYTES = 64 * 1024
+_Version = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class AliasRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The body of a promotion: one version, or several by weight; and perhaps one that scores unseen beside them."""
+
+    version: _Version | None = None
+    versions: dict[_Version, float] | None = None
+    shadow: _Version | None = None
 
 
 @blueprint.get("/v1/models")
 def list_models() -> Response:
     """List the models with their versions and aliases."""
     service = get_service()
-    return answer_json({"models": [_describe_model(service, name) for name in service.registry.names()]})
+    fleet = _read_fleet(service)
+    return answer_json({"models": [_describe_model(service, name, fleet) for name in service.registry.names()]})
 
 
 @blueprint.get("/v1/models/<name>")
 def show_model(name: str) -> Response:
     """Show a model, all its versions and aliases."""
     service = get_service()
-    if not service.registry.versions(name):
-        raise UnknownModel(name, service.registry.names())
-    return answer_json(_describe_model(service, name))
+    _check_name(service, name)
+    return answer_json(_describe_model(service, name, _read_fleet(service)))
 
 
 @blueprint.get("/v1/models/<name>/versions/<int:version>")
 def show_version(name: str, version: int) -> Response:
-    """Show a version: its signature, metrics and evidence."""
+    """Show a version: its signature, metrics and evidence, and whether it is ready."""
     service = get_service()
-    manifest = service.registry.manifest(name, version)
-    return answer_json(_describe_version(manifest, _count_warm(service)))
+    if version not in service.registry.versions(name):
+        service.registry.manifest(name, version)  # raises, with the versions that there are
+    return answer_json(_describe_version(service, name, version, _read_fleet(service)))
 
 
-def _describe_model(service: Service, name: str) -> dict[str, Any]:
-    warm = _count_warm(service)
-    versions = [manifest for manifest in service.registry.all_versions() if manifest.name == name]
+@blueprint.put("/v1/models/<name>/aliases/<alias>")
+def move_alias(name: str, alias: str) -> Response:
+    """Point an alias at a version, once every worker has it warm and its golden sample is right."""
+    service = get_service()
+    target = _read_target(read_body(_MOST_BODY_BYTES))
+    _check_name(service, name)
+    checked_by = promote(service, name, alias, target, caller=get_tenant())
+    return answer_json(_describe_model(service, name, _read_fleet(service)) | {"checked_by": checked_by})
+
+
+def _read_target(body: bytes) -> Target:
+    try:
+        wanted = msgspec.json.decode(body, type=AliasRequest)
+    except msgspec.ValidationError as error:
+        raise ServiceError("invalid_parameter", f"{error}.".replace("$.", "")) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ServiceError("malformed_json", f"The body is not JSON: {error}.") from None
+    if (wanted.version is None) == (wanted.versions is None):
+        raise ServiceError("invalid_parameter", 'Expected {"version": 3} or {"versions": {"3": 0.9, "4": 0.1}}.')
+    versions = point_at(wanted.version).versions if wanted.version is not None else wanted.versions or {}
+    try:
+        return Target(versions, wanted.shadow)
+    except ValueError as error:
+        raise ServiceError("invalid_parameter", f"{error}.") from None
+
+
+def _check_name(service: Service, name: str) -> None:
+    if not service.registry.versions(name):
+        raise UnknownModel(name, service.registry.names())
+
+
+def _read_fleet(service: Service) -> Fleet:
+    return Fleet(service.store.list_workers().values())
+
+
+def _describe_model(service: Service, name: str, fleet: Fleet) -> dict[str, Any]:
     return {
         "name": name,
-        "aliases": {alias: target.describe() for alias, target in service.registry.aliases(name).items()},
-        "versions": [_describe_version(manifest, warm) for manifest in versions],
+        "aliases": _describe_aliases(service, name),
+        "versions": [_describe_version(service, name, version, fleet) for version in service.registry.versions(name)],
     }
 
 
-def _describe_version(manifest: Manifest, warm: dict[str, int]) -> dict[str, Any]:
+def _describe_aliases(service: Service, name: str) -> dict[str, Any]:
+    try:
+        return {alias: target.describe() for alias, target in service.registry.aliases(name).items()}
+    except BrokenManifest as error:  # whoever uses one is told; the rest of the list must not go with it
+        logger.error("the aliases of a model cannot be read", model=name, reason=error.detail)
+        return {}
+
+
+def _describe_version(service: Service, name: str, version: int, fleet: Fleet) -> dict[str, Any]:
+    try:
+        manifest = service.registry.manifest(name, version)
+    except BrokenManifest as error:
+        state = {"ready": False, "not_ready_reason": error.detail, "warm_processes": 0}
+        return {"name": name, "version": version, **state}
+    fault = fleet.find_fault(manifest.reference)
+    return describe_manifest(manifest) | {
+        "ready": fault is None,
+        "not_ready_reason": fault,
+        "warm_processes": fleet.warm[manifest.reference],
+    }
+
+
+def describe_manifest(manifest: Manifest) -> dict[str, Any]:
+    """Return what callers may know of a version: all but the rows of its training data."""
     document: dict[str, Any] = msgspec.to_builtins(manifest)
-    # Rows of the training data are for the workers alone.
     golden = document.pop("golden_sample")
-    return document | {
-        "golden_rows": 0 if golden is None else len(golden["rows"]),
-        "warm_processes": warm.get(manifest.reference, 0),
-    }
-
-
-def _count_warm(service: Service) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for says in service.store.list_workers().values():
-        for reference in says.get("warm", ()):
-            counts[reference] = counts.get(reference, 0) + 1
-    return counts
+    return document | {"golden_rows": 0 if golden is None else len(golden["rows"])}

@@ -15,6 +15,7 @@ import redis
 from flask import Blueprint, Response, current_app
 
 from api.admission import Admission
+from api.fleet import FleetView
 from api.keyring import KeyRing
 from api.limits import Limits
 from api.renditions import Renditions
@@ -55,6 +56,7 @@ class Service:
         self.keys = KeyRing(settings, KeyStore(self.store.client))
         self.limits = Limits(settings, Limiter(self.store.client))
         self.registry = Registry(settings.models)
+        self.fleet = FleetView(self.store)
         self.files = FileStore(open_blobs(settings.file_store))
         self.renditions = Renditions(self.files)
         self.publisher = WakeupPublisher(settings)

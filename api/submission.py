@@ -155,6 +155,7 @@ def submit_job(service: Service, submission: Submission) -> Job:
         The new one; or the first, if the caller repeats itself under the same idempotency key.
     """
     try:
+        service.fleet.check_ready(f"{submission.document.model}:{submission.document.version}")
         submitted = _write(service, submission)
     except ServiceError:
         service.files.remove(submission.id)  # refused, so surely not written down

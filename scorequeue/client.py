@@ -6,6 +6,8 @@ and `transfer` how a large file goes back and forth.
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from types import TracebackType
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 from scorequeue import transfer
-from scorequeue.errors import ServiceUnreachable, WrongUse
+from scorequeue.errors import RequestRefused, ServiceUnreachable, WrongUse
 from scorequeue.job import Job, idempotency_headers, job_path, wait_headers
 from scorequeue.payloads import encode_submission
 from scorequeue.transfer import OnProgress
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _DAY_SECONDS = 24 * 3600.0
+#: Seconds that the service waits for its workers in one request for a promotion.
+_PROMOTION_SECONDS = 60.0
 
 Priority = Literal["high", "normal", "low"]
 
@@ -241,6 +245,55 @@ class Client:
         answer: dict[str, Any] = self.transport.fetch_json(path)
         return answer
 
+    def promote(
+        self,
+        name: str,
+        versions: int | Mapping[int, float],
+        *,
+        alias: str = "champion",
+        shadow: int | None = None,
+        timeout: float = 300.0,
+    ) -> dict[str, Any]:
+        """Point an alias at a version, once every worker has it warm and its golden sample is right.
+
+        Parameters
+        ----------
+        name : str
+        versions : int, or mapping of int to float
+            Several get a share each of the submissions; the shares add up to 1.
+        alias : str
+        shadow : int, optional
+            A version that scores the same rows unseen; only how many answers differ is counted.
+        timeout : float
+            Seconds that the workers may take to load it.
+
+        Returns
+        -------
+        dict
+            The model, and ``checked_by``: how many processes checked it.
+
+        Raises
+        ------
+        RequestRefused
+            A version failed its check, or nobody could check it: the alias is as it was.
+        """
+        target: dict[str, Any] = {"version": versions} if isinstance(versions, int) else {"versions": dict(versions)}
+        body = json.dumps(target | ({} if shadow is None else {"shadow": shadow})).encode()
+        path = f"/v1/models/{quote(name, safe='')}/aliases/{quote(alias, safe='')}"
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                headers = {"Content-Type": "application/json"}
+                response = self.transport.request("PUT", path, headers=headers, body=body, wait=_PROMOTION_SECONDS)
+            except RequestRefused as error:
+                # Still loading: the same request is taken up where it was.
+                is_loading = error.code == "model_not_ready" and not error.errors and error.retry_after is not None
+                if not is_loading or time.monotonic() > end:
+                    raise
+            else:
+                answer: dict[str, Any] = read_json(response)
+                return answer
+
     def score(self, frame: pd.DataFrame, model: str, *, timeout: float = _DAY_SECONDS, **options: Any) -> pd.DataFrame:
         """Score a frame; needs pandas.
 
@@ -343,7 +396,11 @@ class Client:
         if alias not in aliases:
             known = ", ".join(aliases) or "none"
             raise WrongUse(f"model {name} has no alias {alias}; it has {known}")
-        return str(aliases[alias])
+        meant = aliases[alias]
+        if isinstance(meant, Mapping):  # several versions: the one that gets most
+            shares = meant.get("versions") or {}
+            return str(max(shares, key=lambda version: (shares[version], -int(version))))
+        return str(meant)
 
     def _read_submission(self, response: Response) -> Job:
         record = read_json(response)

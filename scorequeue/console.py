@@ -95,10 +95,24 @@ def list_versions(model: Mapping[str, Any]) -> list[list[Any]]:
     rows = []
     for version in model.get("versions") or ():
         number, signature = version.get("version"), version.get("signature") or {}
-        aliases = [alias for alias, meant in (model.get("aliases") or {}).items() if meant == number]
+        aliases = [
+            alias + _describe_share(meant, number)
+            for alias, meant in (model.get("aliases") or {}).items()
+            if meant == number or _describe_share(meant, number)
+        ]
         columns = len(signature.get("columns") or ())
         rows.append([model.get("name"), number, signature.get("task"), columns, ", ".join(aliases)])
     return rows
+
+
+def _describe_share(meant: Any, version: Any) -> str:
+    """Say which share of an alias a version has, or that it is its shadow; nothing if it is all of it, or no part."""
+    if not isinstance(meant, Mapping):
+        return ""
+    if meant.get("shadow") == version:
+        return " (shadow)"
+    share = (meant.get("versions") or {}).get(str(version))
+    return "" if share is None else f" ({share:.0%})"
 
 
 def flatten_version(version: Mapping[str, Any]) -> dict[str, Any]:

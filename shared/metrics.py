@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import REGISTRY
 
+from shared.fleet import Fleet
 from shared.jobs import STREAMS, Status, parse_queue
 from shared.registry import Registry
 from shared.store import JobStore, QueueState
@@ -128,6 +129,7 @@ def collect_queues(store: JobStore, models: Registry) -> list[Metric]:
         *_describe_queues(_with_empty(states, models)),
         *_describe_workers(workers, ages),
         _describe_webhooks(told),
+        *_describe_readiness(models, Fleet(workers.values())),
     ]
 
 
@@ -180,22 +182,29 @@ def _describe_queues(states: list[QueueState]) -> list[Metric]:
 
 def _describe_workers(workers: dict[str, dict[str, object]], ages: dict[str, float]) -> list[Metric]:
     count = GaugeMetricFamily("scorequeue_workers", "Warmed worker processes.", labels=["queue"])
-    ready = GaugeMetricFamily("scorequeue_model_ready", "Worker processes that have it warm.", labels=list(_MODEL))
     age = GaugeMetricFamily(
         "scorequeue_worker_heartbeat_age_seconds", "Age of the oldest live heartbeat.", labels=["queue"]
     )
-    warm: dict[str, int] = {}
     for queue in CELERY_QUEUES:
         owners = [owner for owner, says in workers.items() if queue in _list(says.get("queues"))]
         count.add_metric([queue], len(owners))
         age.add_metric([queue], max((ages.get(owner, 0.0) for owner in owners), default=0.0))
-    for says in workers.values():
-        for reference in _list(says.get("warm")):
-            warm[reference] = warm.get(reference, 0) + 1
-    for reference, processes in sorted(warm.items()):
-        name, _, version = reference.partition(":")
-        ready.add_metric([name, version], processes)
-    return [count, ready, age]
+    return [count, age]
+
+
+def _describe_readiness(models: Registry, fleet: Fleet) -> list[Metric]:
+    ready = GaugeMetricFamily(
+        "scorequeue_model_ready", "1, or 0 if no worker can load the version.", labels=list(_MODEL)
+    )
+    warm = GaugeMetricFamily("scorequeue_model_warm_processes", "Worker processes that have it.", labels=list(_MODEL))
+    broken = {tuple(fault.file.split("/")[:2]) for fault in models.faults()}
+    for name in models.names():
+        for version in map(str, models.versions(name)):
+            reference = f"{name}:{version}"
+            is_ready = (name, version) not in broken and fleet.find_fault(reference) is None
+            ready.add_metric([name, version], int(is_ready))
+            warm.add_metric([name, version], fleet.warm[reference])
+    return [ready, warm]
 
 
 def _describe_webhooks(counts: dict[str, int]) -> Metric:

@@ -37,6 +37,11 @@ class ApiUnderTest:
         self.http = self.app.test_client()
         self._workers: list[WorkerProcess] = []
 
+    @property
+    def workers(self) -> list[WorkerProcess]:
+        """The worker processes that were made."""
+        return self._workers
+
     def close(self) -> None:
         """Stop its threads."""
         self.service.waiters.stop()

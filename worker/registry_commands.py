@@ -6,9 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
+
+from shared.aliases import Target, point_at
 from shared.errors import ServiceError
 from shared.manifest import Format, Manifest
-from shared.registry import Registry
+from shared.registry import CHAMPION, Registry
 from shared.settings import Settings
 from worker.console import print_json, print_line
 from worker.models import load_model
@@ -38,6 +41,56 @@ def add_commands(commands: Any) -> None:
     _add_registry(command)
     command.set_defaults(run=verify)
 
+    command = commands.add_parser("promote", help="check versions here, and point an alias at them")
+    command.add_argument("name")
+    command.add_argument("--alias", default=CHAMPION)
+    command.add_argument(
+        "--version", action="append", required=True, type=_parse_share, metavar="N[=SHARE]", help="may be repeated"
+    )
+    command.add_argument("--shadow", type=int, metavar="N", help="a version that scores unseen beside them")
+    _add_registry(command)
+    command.set_defaults(run=promote)
+
+    command = commands.add_parser("remove", help="remove a version for ever")
+    command.add_argument("model", metavar="MODEL", help="name:version")
+    _add_registry(command)
+    command.set_defaults(run=remove)
+
+
+def promote(options: argparse.Namespace) -> None:
+    """Check versions in this process and point an alias at them.
+
+    Raises
+    ------
+    ServiceError
+        One is not ready; the alias is as it was.
+    """
+    registry, trust = Registry(options.models), Trust.from_settings(Settings.from_env())
+    weights = dict(options.version)
+    target = point_at(next(iter(weights))) if len(weights) == 1 else Target(weights)
+    target = msgspec.structs.replace(target, shadow=options.shadow)
+    registry.check_target(options.name, options.alias, target)
+    for version in target.all_versions:
+        load_model(registry, options.name, version, trust)
+    registry.set_alias(options.name, options.alias, target)
+    if options.json:
+        print_json({"name": options.name, "alias": options.alias, "target": target.describe()})
+    else:
+        print_line(f"{options.name}@{options.alias} is {target.describe()}, checked in this process")
+
+
+def remove(options: argparse.Namespace) -> None:
+    """Remove a version; its number is not given again."""
+    registry = Registry(options.models)
+    manifest_name, _, version = options.model.partition(":")
+    if not version.isdecimal():
+        raise ValueError(f"{options.model!r} is not a version: expected name:version, as churn:3")
+    registry.remove_version(manifest_name, int(version))
+    if options.json:
+        print_json({"removed": options.model})
+    else:
+        print_line(f"{options.model} removed")
+
 
 def register(options: argparse.Namespace) -> None:
     """Register a file and print what it became."""
@@ -55,7 +108,8 @@ def register(options: argparse.Namespace) -> None:
         sign_with=options.sign_with,
     )
     if options.json:
-        print_json(summarise(manifest))
+        champion = Registry(options.models).aliases(manifest.name).get(CHAMPION)
+        print_json(summarise(manifest) | {"champion": champion == point_at(manifest.version)})
     else:
         print_line(f"{manifest.reference} registered: {describe(manifest)}")
 
@@ -135,6 +189,14 @@ def _parse_metric(text: str) -> tuple[str, float]:
         return name, float(value)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is not a number") from None
+
+
+def _parse_share(text: str) -> tuple[int, float]:
+    version, separator, share = text.partition("=")
+    try:
+        return int(version), float(share) if separator else 1.0
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a version, or one with its share: 3=0.9") from None
 
 
 def _add_registry(command: argparse.ArgumentParser) -> None:
