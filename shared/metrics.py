@@ -75,6 +75,17 @@ LOAD_SECONDS = Histogram(
 )
 
 
+SHADOW_ROWS = Counter(
+    "scorequeue_shadow_rows",
+    "Rows that a shadow met, by outcome: agreed, disagreed, failed (in either), skipped (no time, or it is not warm).",
+    (*_MODEL, "shadow", "outcome"),
+)
+SHADOW_DIFFERENCE = Histogram(
+    "scorequeue_shadow_difference",
+    "Mean difference of a shadow's answers in a micro-batch: of probabilities, or relative of numbers.",
+    (*_MODEL, "shadow"),
+    buckets=(0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1),
+)
 EVICTIONS = Counter("scorequeue_model_evictions", "Models that a process let go to keep to its memory limit.", _MODEL)
 
 

@@ -25,6 +25,7 @@ from worker.isolation import CALL_ROWS, IsolationFailed, score_isolated
 from worker.lease import Lease
 from worker.models import LoadedModel, ModelNotReady
 from worker.open_files import OpenFiles
+from worker.rows import is_warm_elsewhere
 from worker.scoring import Matrix, Outcome, RowError, score_matrix
 from worker.trust import Trust
 
@@ -85,6 +86,8 @@ class ChunkScorer:
         chunks = rows = 0
         _, name, version = parse_queue(queue)
         first = True
+        if self._is_better_left(name, version):
+            return f"model={name}:{version} chunks=0 rows=0"
         until = time.monotonic() + TURN_SECONDS
         while True:
             with self._lease.guard():
@@ -104,6 +107,14 @@ class ChunkScorer:
     def stop(self) -> None:
         """Close the files that are open."""
         self._open_files.close()
+
+    def _is_better_left(self, name: str, version: int) -> bool:
+        """Tell whether the model cannot be loaded here, where every row would fail, and another process has it."""
+        try:
+            self._load_model(name, version)
+        except ModelNotReady as error:
+            return is_warm_elsewhere(self._store, error.reference)
+        return False
 
     def _claim(self, queue: str, *, clear_wakeup: bool) -> Claim | None:
         claimed = self._store.claim(

@@ -22,6 +22,7 @@ from worker.model_cache import ModelCache
 from worker.models import LoadedModel
 from worker.preparer import Preparer
 from worker.rows import RowsScorer
+from worker.shadow import ShadowScorer
 from worker.trust import Trust
 
 #: A worker may wait longer for Redis than the API: nobody waits for its answer.
@@ -54,7 +55,8 @@ class WorkerProcess:
         self._is_started = False
         publisher = WakeupPublisher(settings)
         files = FileStore(open_blobs(settings.file_store))
-        self._rows = RowsScorer(store, files, self.load_model, self._lease, publisher, settings)
+        shadows = ShadowScorer(self._registry, self._models.peek)
+        self._rows = RowsScorer(store, files, self.load_model, shadows, self._lease, publisher, settings)
         self._chunks = ChunkScorer(store, files, self._registry, self.load_model, self._lease, publisher, settings)
 
     def start(self) -> None:

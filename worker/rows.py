@@ -12,6 +12,7 @@ import numpy as np
 from shared import metrics
 from shared.codec import Matrix, NewerPayload, UnknownPayload, decode_matrix
 from shared.filestore import REFERENCE, FileStore
+from shared.fleet import Fleet
 from shared.jobs import Status, parse_queue
 from shared.logs import get_logger
 from shared.settings import Settings
@@ -20,6 +21,7 @@ from shared.wakeups import WakeupPublisher
 from worker.lease import Lease
 from worker.models import LoadedModel, ModelNotReady
 from worker.scoring import Outcome, score_matrix
+from worker.shadow import MOST_ROWS, Scored, ShadowScorer
 
 #: After this long a task gives way to the other queues, with a wake-up if work is left.
 TURN_SECONDS = 0.1
@@ -36,6 +38,7 @@ class RowsScorer:
     files : FileStore
     load_model : callable
         Name and version to a warmed model; raises `ModelNotReady`.
+    shadows : ShadowScorer
     lease : Lease
     publisher : WakeupPublisher
     settings : Settings
@@ -46,6 +49,7 @@ class RowsScorer:
         store: JobStore,
         files: FileStore,
         load_model: Callable[[str, int], LoadedModel],
+        shadows: ShadowScorer,
         lease: Lease,
         publisher: WakeupPublisher,
         settings: Settings,
@@ -53,6 +57,7 @@ class RowsScorer:
         self._store = store
         self._files = files
         self._load_model = load_model
+        self._shadows = shadows
         self._lease = lease
         self._publisher = publisher
         self._settings = settings
@@ -67,18 +72,27 @@ class RowsScorer:
         """
         jobs = rows = calls = 0
         _, name, version = parse_queue(queue)
-        first = True
+        first, is_idle = True, False
+        shadow = self._shadows.find_shadow(name, version)
+        kept: list[Scored] = []
         until = time.monotonic() + TURN_SECONDS
         while True:
             model = self._load(name, version)
+            if isinstance(model, ModelNotReady) and is_warm_elsewhere(self._store, model.reference):
+                break  # they will claim it; here it could only fail
             with self._lease.guard():
                 claimed, claim_seconds = self._claim(queue, model, clear_wakeup=first)
                 first = False
                 if not claimed.units:
+                    is_idle = True
                     break
-                made, newer = self._score(name, version, model, claimed, claim_seconds)
+                made, newer, scored = self._score(name, version, model, claimed, claim_seconds)
                 if newer:
                     self._store.hand_back(queue, self._lease.owner, newer)
+            if shadow is not None and scored is not None:
+                kept.append(scored)
+                while len(kept) > 1 and sum(len(batch.matrix) for batch in kept) > MOST_ROWS:
+                    self._shadows.score(name, version, shadow, [kept.pop(0)], is_idle=False)
             calls += made
             jobs += len(claimed.units) - len(newer)
             rows += sum(unit.rows for unit in claimed.units) - sum(unit.rows for unit in newer)
@@ -91,6 +105,8 @@ class RowsScorer:
                 if where := self._store.mark_wakeup(queue):
                     self._publisher.publish(queue, where)
                 break
+        if shadow is not None and kept:
+            self._shadows.score(name, version, shadow, kept, is_idle=is_idle)
         return f"model={name}:{version} jobs={jobs} rows={rows} model_calls={calls}"
 
     def _load(self, name: str, version: int) -> LoadedModel | ModelNotReady:
@@ -125,16 +141,16 @@ class RowsScorer:
         model: LoadedModel | ModelNotReady,
         claimed: Claimed,
         claim_seconds: float,
-    ) -> tuple[int, list[Claim]]:
-        """Score one claim and commit it; return the number of model calls, and what only a newer release can read."""
+    ) -> tuple[int, list[Claim], Scored | None]:
+        """Score one claim and commit it; return the model calls, what only a newer release can read, and the rows."""
         if isinstance(model, ModelNotReady):
             self._refuse(claimed.units, "model_not_ready", model.detail)
-            return 0, []
+            return 0, [], None
         stages = {"claim": claim_seconds}
         began = time.perf_counter()
         units, matrices, newer = self._decode(claimed.units, len(model.manifest.signature.columns))
         if not units:
-            return 0, newer
+            return 0, newer, None
         matrix = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
         stages["decode"] = time.perf_counter() - began
 
@@ -152,7 +168,7 @@ class RowsScorer:
             self._drop_result(end)
         stages["commit"] = time.perf_counter() - began
         _count(name, version, claimed, units, outcome, stages, max_rows, stored)
-        return outcome.calls, newer
+        return outcome.calls, newer, Scored(matrix, outcome)
 
     def _decode(self, units: list[Claim], columns: int) -> tuple[list[Claim], list[Matrix], list[Claim]]:
         """Decode the payloads; jobs with a broken one fail alone, those of a newer release are the third list."""
@@ -197,6 +213,11 @@ class RowsScorer:
             self._lease.owner,
             [RowsOutcome(unit.id, unit.attempt, Status.FAILED, 0, unit.rows, problem=problem) for unit in units],
         )
+
+
+def is_warm_elsewhere(store: JobStore, reference: str) -> bool:
+    """Tell whether a live process has a version that could not be loaded here."""
+    return bool(Fleet(store.list_workers().values()).warm[reference])
 
 
 def _split_outcome(

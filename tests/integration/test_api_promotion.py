@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import LinearRegression
 from werkzeug.test import TestResponse
 
@@ -20,6 +22,21 @@ from tests.conftest import WaitUntil
 from worker.registration import register_model
 
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+
+
+class RaisesAtThrees(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """It cannot answer a row that begins with 3."""
+
+    def fit(self, features: Any, target: Any = None) -> RaisesAtThrees:
+        """Note the number of columns."""
+        self.n_features_in_ = features.shape[1]
+        return self
+
+    def predict(self, features: Any) -> Any:
+        """Answer with the first column."""
+        if (features[:, 0] == 3).any():
+            raise RuntimeError("three")
+        return np.asarray(features)[:, 0]
 
 
 @pytest.fixture
@@ -269,3 +286,53 @@ def test_rows_of_the_training_data_are_shown_to_nobody(api: ApiUnderTest) -> Non
 
     assert shown["golden_rows"] == 16
     assert "golden_sample" not in api.http.get("/v1/models").text
+
+
+def test_a_shadow_scores_the_same_rows_and_nobody_sees_it(api: ApiUnderTest) -> None:
+    """The job's answer is the champion's; that the shadow's differs is counted, after the job has ended."""
+    api.make_worker()
+    labels = {"model": "line", "version": "1", "shadow": "2", "outcome": "disagreed"}
+    before = REGISTRY.get_sample_value("scorequeue_shadow_rows_total", labels) or 0
+
+    response = put_alias(api, {"version": 1, "shadow": 2})
+    assert response.get_json()["aliases"] == {"champion": {"versions": {"1": 1.0}, "shadow": 2}}
+    assert predict(api) == ("line:1", pytest.approx(3.0))
+
+    assert (REGISTRY.get_sample_value("scorequeue_shadow_rows_total", labels) or 0) - before == 1
+    assert [version["warm_processes"] for version in response.get_json()["versions"]] == [1, 1, 0]
+
+
+def test_a_shadow_that_raises_fails_nothing(api: ApiUnderTest, models: Path) -> None:
+    """Whatever a shadow does to a row, the job has its answer."""
+    register_model(RaisesAtThrees().fit(CORNERS), "line", registry=Registry(models), sample=CORNERS, columns=["a", "b"])
+    api.make_worker()
+    assert put_alias(api, {"version": 1, "shadow": 4}).status_code == 200
+    labels = {"model": "line", "version": "1", "shadow": "4", "outcome": "failed"}
+    before = REGISTRY.get_sample_value("scorequeue_shadow_rows_total", labels) or 0
+
+    job_id = api.submit_rows([[3.0, 0.0], [1.0, 0.0]], "line")
+    score_all(api, "line:1")
+
+    assert api.get_job(job_id)["status"] == "succeeded"
+    assert (REGISTRY.get_sample_value("scorequeue_shadow_rows_total", labels) or 0) - before == 1
+
+
+def test_a_process_that_cannot_load_a_version_leaves_it_to_those_that_can(
+    start_api: Callable[..., ApiUnderTest], api: ApiUnderTest
+) -> None:
+    """While workers are upgraded one by one, an odd one neither takes nor fails the jobs that the others can score."""
+    path = api.service.registry.version_folder("line", 2) / "model.joblib"
+    content = path.read_bytes()
+    api.make_worker()
+    assert put_alias(api, {"version": 2}).status_code == 200
+    path.write_bytes(content[:-1])
+    odd = start_api(lease_seconds=0.5).make_worker()
+    job_id, file_id = api.submit_rows([[1.0, 0.0]], "line"), api.submit_file(b"a,b\n1,0\n", "line")
+
+    assert "jobs=0" in odd.score_rows("rows:line:2")
+    assert "chunks=0" in odd.score_chunks("files:line:2")
+    assert [api.get_job(each)["status"] for each in (job_id, file_id)] == ["queued", "queued"]
+
+    api.workers[0].score_rows("rows:line:2")
+    api.workers[0].score_chunks("files:line:2")
+    assert [api.get_job(each)["status"] for each in (job_id, file_id)] == ["succeeded", "succeeded"]
