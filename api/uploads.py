@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from shared.jobs import Job
 
 FORM = "multipart/form-data"
 MEDIA_TYPES = (*FORMATS, FORM)
+#: Of a body that is longer than the answer needs.
+_DRAINED_BLOCKS = 256
 
 
 def submit_file(service: Service, tenant: str) -> Job | Preview:
@@ -75,9 +78,12 @@ def _submit_body(service: Service, tenant: str, job_id: str, upload: Upload) -> 
         raise ServiceError("invalid_parameter", "input: expected in a JSON body, without an upload.")
     manifest = resolve_model(service, options.model)  # before a byte is read: a wrong name costs nothing
     limit = service.settings.max_file_bytes
-    blocks = decode_body(iterate_body(limit), limit)
+    body = iterate_body(limit)
+    blocks = decode_body(body, limit)
     if options.dry_run:
-        return preview_file(service, manifest, format, options, blocks)
+        preview = preview_file(service, manifest, format, options, blocks)
+        _drain(body)
+        return preview
     intake = begin_intake(service, manifest, format, options)
     digest = hashlib.blake2b(digest_size=16)
     for block in blocks:
@@ -88,6 +94,13 @@ def _submit_body(service: Service, tenant: str, job_id: str, upload: Upload) -> 
     intake.check_columns(manifest, options.column_prefix)
     received = Received(manifest, options, plan, "", finish_digest(digest, options))
     return submit_received(service, tenant, job_id, upload, received, read_idempotency_key())
+
+
+def _drain(body: Iterator[bytes]) -> None:
+    """Read a bounded rest of a body: many clients look for an answer only when they have sent theirs."""
+    with contextlib.suppress(ServiceError):  # that it was cut off is of no account for what was looked at
+        for _ in itertools.islice(body, _DRAINED_BLOCKS):
+            pass
 
 
 def _submit_form(service: Service, tenant: str, job_id: str, upload: Upload) -> Job | Preview:

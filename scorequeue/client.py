@@ -19,13 +19,15 @@ from scorequeue.errors import RequestRefused, ServiceUnreachable, WrongUse
 from scorequeue.job import Job, idempotency_headers, job_path, wait_headers
 from scorequeue.payloads import encode_submission
 from scorequeue.transfer import OnProgress
-from scorequeue.transport import Response, Transport, read_json
+from scorequeue.transport import Headers, Response, Transport, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _DAY_SECONDS = 24 * 3600.0
+#: Seconds that the service may take to look through a file in a bucket.
+_PLAN_SECONDS = 1800.0
 #: Seconds that the service waits for its workers in one request for a promotion.
 _PROMOTION_SECONDS = 60.0
 
@@ -137,12 +139,14 @@ class Client:
         idempotency_key: str | None = None,
         **options: Any,
     ) -> Job:
-        """Upload a file to be scored, streamed from the disk.
+        """Upload a file to be scored, streamed from the disk; or name one that is in a bucket.
 
         Parameters
         ----------
         path : path
-            CSV, also compressed: ``.csv.gz``, ``.csv.zst``. What it is, is told from its name.
+            CSV, Parquet or JSON lines (``.ndjson``, ``.jsonl``), also compressed: ``.csv.gz``, ``.csv.zst``. What it
+            is, is told from its name. ``s3://bucket/name`` names a file that the service reads itself, where it
+            allows that.
         model : str
             ``name``, ``name@alias`` or ``name:version``.
         on_progress : callable, optional
@@ -161,9 +165,37 @@ class Client:
         """
         headers = idempotency_headers(idempotency_key)
         query = {"model": model, **options}
+        if is_address(path):
+            return self._read_submission(self._name_input(path, query, headers))
         return self._read_submission(
             transfer.upload_file(self.transport, "/v1/jobs", path, query, headers, on_progress)
         )
+
+    def preview_file(self, path: str | PathLike[str], model: str, **options: Any) -> dict[str, Any]:
+        """Score the first rows of a file and compare its columns with the model's, without making a job.
+
+        Parameters
+        ----------
+        path, model, **options
+            As for `submit_file`. No more than the beginning of the file is sent, unless it is Parquet.
+
+        Returns
+        -------
+        dict
+            ``preview``: a dict for each of the first rows, with what scoring adds (None if columns are missing);
+            ``differences``: ``column``, ``code`` and ``detail`` of what is missing, double, unused, or faulty in
+            these rows; ``model``; ``rows_per_second`` of earlier files.
+
+        Raises
+        ------
+        WrongUse, RequestRefused, ServiceUnreachable
+            As for `submit_file`.
+        """
+        query = {"model": model, **options, "dry_run": "true"}
+        if is_address(path):
+            return dict(read_json(self._name_input(path, query | {"dry_run": True}, {})))
+        response = transfer.upload_file(self.transport, "/v1/jobs", path, query, {}, head_only=True)
+        return dict(read_json(response))
 
     def job(self, job_id: str) -> Job:
         """Look up a job.
@@ -344,7 +376,7 @@ class Client:
         source : path
             As for `submit_file`.
         target : path
-            Written at the end, at once, as a whole, as CSV.
+            Written at the end, at once, as a whole: as CSV, or in the format that its name says.
         model : str
             ``name``, ``name@alias`` or ``name:version``.
         on_progress : callable, optional
@@ -402,11 +434,23 @@ class Client:
             return str(max(shares, key=lambda version: (shares[version], -int(version))))
         return str(meant)
 
+    def _name_input(self, address: str | PathLike[str], options: Mapping[str, Any], headers: Headers) -> Response:
+        members = {name: value for name, value in options.items() if value is not None} | {"input": str(address)}
+        headers = {**headers, "Content-Type": "application/json"}
+        body = json.dumps(members).encode()
+        # The service reads the whole file once before it answers.
+        return self.transport.request("POST", "/v1/jobs", headers=headers, body=body, wait=_PLAN_SECONDS)
+
     def _read_submission(self, response: Response) -> Job:
         record = read_json(response)
         if not isinstance(record, dict) or "id" not in record:
             raise ServiceUnreachable(self.transport.url, "the answer names no job: is this the service's address?")
         return Job(self.transport, record)
+
+
+def is_address(path: str | PathLike[str]) -> bool:
+    """Tell whether a file is named by its address in a bucket."""
+    return str(path).startswith("s3://")
 
 
 def _read_list(answer: Any, name: str) -> list[dict[str, Any]]:

@@ -173,20 +173,22 @@ class ProgressView:
     def _move_bar(self, bars: Progress, progress: transfer.Progress) -> None:
         task = self._tasks.get(progress.step)
         if task is None:
-            task = bars.add_task(_STEP_WORDS[progress.step], total=None, unit=progress.unit)
+            task = bars.add_task(_STEP_WORDS[progress.step], total=None, unit=progress.unit, failed=0)
             self._tasks[progress.step] = task
-        bars.update(task, completed=progress.done, total=progress.total or None)
+        bars.update(task, completed=progress.done, total=progress.total or None, failed=progress.failed)
 
     def _write_line(self, progress: transfer.Progress) -> None:
         now = time.monotonic()
         if progress.step != self._step:
-            self._step, self._step_began_at = progress.step, now
+            self._step, self._step_began_at, self._line_at = progress.step, now, -_LINE_SECONDS
         finished = bool(progress.total) and progress.done >= progress.total
         if not finished and now - self._line_at < _LINE_SECONDS:
             return
         self._line_at = now
         seconds = now - self._step_began_at
-        rate = f", {format_rate(progress.done / seconds, progress.unit)}" if seconds > 0.5 else ""
+        rate = ""
+        if progress.per_second is None and seconds > 0.5:
+            rate = f", {format_rate(progress.done / seconds, progress.unit)}"
         print_note(f"{progress}{rate}")
 
 
@@ -223,5 +225,7 @@ class _AmountColumn(ProgressColumn):
         else:
             total = f" of {task.total:,.0f}" if task.total else ""
             amount = f"{task.completed:,.0f}{total} {unit}"
+            if task.fields["failed"]:
+                amount += f", {task.fields['failed']:,} failed"
         speed = task.finished_speed or task.speed
         return Text(f"{amount}  {format_rate(speed, unit)}" if speed else amount)

@@ -147,7 +147,7 @@ class Job:
         Parameters
         ----------
         path : path
-            Written as a whole, as CSV.
+            Written as a whole: as CSV, or in the format that its name says (``.parquet``, ``.ndjson``, ``.jsonl``).
         on_progress : callable, optional
             Called with a `Progress` in bytes.
 
@@ -158,8 +158,12 @@ class Job:
         ServiceUnreachable
             The connection broke again and again; the part that came is kept for the next try.
         """
-        if self.done:
-            self._check_result()
+        if not self.done:
+            self.refresh()
+        if not self.done:
+            problem = {"code": "job_not_finished", "detail": f"job {self.id} is {self.status}; wait for it first"}
+            raise RequestRefused.from_problem(409, problem, None)
+        self._check_result()
         transfer.download_file(self._transport, job_path(self.id) + "/result", path, self.id, on_progress)
 
     def errors(self) -> Iterator[dict[str, Any]]:
@@ -250,7 +254,15 @@ class Job:
     def _progress(self) -> Progress:
         counts = self.row_counts
         finished = (counts.get("succeeded") or 0) + (counts.get("failed") or 0)
-        return Progress("score", finished, counts.get("total") or 0, "rows")
+        return Progress(
+            "score",
+            finished,
+            counts.get("total") or 0,
+            "rows",
+            counts.get("failed") or 0,
+            self.record.get("rows_per_second"),
+            self.record.get("eta_seconds"),
+        )
 
     def _check_result(self) -> None:
         if self.status not in RESULT_STATUSES:

@@ -24,8 +24,15 @@ DOWNLOAD_ATTEMPTS = 5
 
 _BLOCK_BYTES = 256 * 1024
 _CSV = "text/csv"
+_PARQUET = "application/vnd.apache.parquet"
+#: Bytes of the beginning of a file by which it is looked at; a hundred rows are seldom more.
+_HEAD_BYTES = 1 << 20
+#: Longest time for which a finished result may be written anew in the format that is asked for.
+_RENDITION_SECONDS = 3600.0
 _MEDIA_TYPES = {
-    ".parquet": "application/vnd.apache.parquet",
+    ".csv": _CSV,
+    ".tsv": _CSV,
+    ".parquet": _PARQUET,
     ".ndjson": "application/x-ndjson",
     ".jsonl": "application/x-ndjson",
 }
@@ -42,15 +49,30 @@ class Progress:
     done, total : int
         In `unit`; a total of 0 is not known yet.
     unit : {'bytes', 'rows'}
+    failed : int
+        Of the rows that are done.
+    per_second, eta_seconds : float or None
+        As the service says; None while it does not know.
     """
 
     step: Literal["upload", "score", "download"]
     done: int
     total: int
     unit: Literal["bytes", "rows"]
+    failed: int = 0
+    per_second: float | None = None
+    eta_seconds: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.step}: {self.done:,} of {self.total or '?':,} {self.unit}"
+        total = f"{self.total:,}" if self.total else "?"
+        parts = [f"{self.step}: {self.done:,} of {total} {self.unit}"]
+        if self.failed:
+            parts.append(f"{self.failed:,} failed")
+        if self.per_second is not None:
+            parts.append(f"{self.per_second:,.0f} {self.unit}/s")
+        if self.eta_seconds:
+            parts.append(f"ETA {self.eta_seconds:,.0f} s")
+        return ", ".join(parts)
 
 
 OnProgress = Callable[[Progress], object]
@@ -67,8 +89,8 @@ def check_paths(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
     path = Path(target)
     if path.is_dir():
         raise WrongUse(f"{path} is a folder: name the file to write")
-    if _media_type(path.suffix) != _CSV:
-        raise WrongUse(f"{path}: results come as CSV only; name a .csv file")
+    if path.suffix.lower() in _ENCODINGS:
+        raise WrongUse(f"{path}: results come as they are, not compressed; name a .csv, .parquet or .ndjson file")
     if not path.parent.is_dir():
         raise WrongUse(f"{path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
@@ -84,8 +106,15 @@ def upload_file(
     query: Mapping[str, Any],
     headers: Headers,
     on_progress: OnProgress | None = None,
+    *,
+    head_only: bool = False,
 ) -> Response:
     """POST the bytes of a file, with their length, as they come from the disk.
+
+    Parameters
+    ----------
+    head_only : bool
+        Send no more than the beginning, where the format can be read from there.
 
     Raises
     ------
@@ -96,8 +125,11 @@ def upload_file(
     """
     with _open_source(source) as file:
         size = os.fstat(file.fileno()).st_size
+        described = _describe_content(source)
+        if head_only and described["Content-Type"] != _PARQUET:
+            size = min(size, _HEAD_BYTES)
         body = _WatchedFile(file, size, on_progress)
-        headers = {**headers, **_describe_content(source), "Content-Length": str(size)}
+        headers = {**headers, **described, "Content-Length": str(size)}
         return transport.request("POST", path, query=query, headers=headers, body=body)  # type: ignore[arg-type]
 
 
@@ -121,6 +153,8 @@ def download_file(
     on_progress : callable, optional
         Called with a `Progress` in bytes.
 
+    The name of `target` says in which format it is wanted: ``.parquet``, ``.ndjson``, ``.jsonl``, or else CSV.
+
     Raises
     ------
     RequestRefused
@@ -132,7 +166,7 @@ def download_file(
     check_paths(os.devnull, destination)
     part = destination.with_name(f".{destination.name}.{name}.part")
     with open(part, "ab") as file:
-        _fill_part(transport, path, file, on_progress)
+        _fill_part(transport, path, _media_type(destination.suffix), file, on_progress)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, destination)
@@ -208,13 +242,15 @@ def _media_type(suffix: str) -> str:
     return _MEDIA_TYPES.get(suffix.lower(), _CSV)
 
 
-def _fill_part(transport: Transport, path: str, file: IO[bytes], on_progress: OnProgress | None) -> None:
+def _fill_part(
+    transport: Transport, path: str, media_type: str, file: IO[bytes], on_progress: OnProgress | None
+) -> None:
     """Append to the part until it is whole, asking anew for the rest whenever the connection breaks."""
     failures = 0
     while True:
         before = file.tell()
         try:
-            response = _ask_from(transport, path, before)
+            response = _ask_from(transport, path, media_type, before)
             if response is None:
                 return
             with response:
@@ -229,22 +265,34 @@ def _fill_part(transport: Transport, path: str, file: IO[bytes], on_progress: On
             time.sleep(0.1 * 2**failures)
 
 
-def _ask_from(transport: Transport, path: str, offset: int) -> Response | None:
+def _ask_from(transport: Transport, path: str, media_type: str, offset: int) -> Response | None:
     """Ask for the bytes from `offset` on; None says that there are none left."""
-    headers = {"Accept": _CSV, "Accept-Encoding": "identity"}
+    headers = {"Accept": media_type, "Accept-Encoding": "identity"}
     if not offset:
-        return transport.request("GET", path, headers=headers, stream=True)
+        return _ask_patiently(transport, path, headers)
     try:
-        return transport.request("GET", path, headers={**headers, "Range": f"bytes={offset}-"}, stream=True)
+        return _ask_patiently(transport, path, {**headers, "Range": f"bytes={offset}-"})
     except RequestRefused as refusal:
         if refusal.status not in (400, 416):
             raise
     # The part may be whole already (a run that ended just before the rename), or be of something else.
-    response = transport.request("GET", path, headers=headers, stream=True)
+    response = _ask_patiently(transport, path, headers)
     if response.headers.get("Content-Length") == str(offset):
         response.close()
         return None
     return response
+
+
+def _ask_patiently(transport: Transport, path: str, headers: Headers) -> Response:
+    """Ask for a result that is there, and wait while the service writes it in the format that is asked for."""
+    give_up_at = time.monotonic() + _RENDITION_SECONDS
+    while True:
+        try:
+            return transport.request("GET", path, headers=headers, stream=True)
+        except RequestRefused as refusal:
+            if refusal.code != "job_not_finished" or time.monotonic() > give_up_at:
+                raise
+            time.sleep(refusal.retry_after or 1.0)
 
 
 def _append(response: Response, file: IO[bytes], on_progress: OnProgress | None) -> None:

@@ -18,18 +18,24 @@ from scorequeue.commands.options import (
     get_client,
     note_failed_rows,
 )
-from scorequeue.errors import JobTimeout, ServiceUnreachable
+from scorequeue.errors import JobTimeout, ServiceUnreachable, WrongUse
 from scorequeue.job import Job
 from scorequeue.transfer import check_paths
 
 
 def score(
     context: typer.Context,
-    source: Annotated[Path, typer.Argument(metavar="IN.csv", help="The file to score.", show_default=False)],
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="A file, or s3://bucket/name of one.", show_default=False)
+    ],
     model: ModelOption,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="OUT.csv", help="Every input line, and the new columns.")
-    ],
+        Path | None,
+        typer.Option("--output", "-o", metavar="OUT", help="Every record, and the new columns: .csv .parquet .ndjson"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the first rows scored, and what does not fit; make no job.")
+    ] = False,
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", min=1, help="Wait no longer than this.")
     ] = 24 * 3600,
@@ -50,14 +56,17 @@ def score(
 ) -> None:
     """Score a file: upload, follow, download.
 
-    OUT.csv has every input line as it came, plus prediction, probability_…, error_code and error_message.
-    It is written when all is done, or not at all.
+    OUT has every record of IN, in its order, plus prediction, probability_…, error_code and error_message. It is
+    written when all is done, or not at all. Formats are told from the names: CSV, Parquet (.parquet), JSON lines
+    (.ndjson, .jsonl); IN may be compressed (.gz, .zst).
 
     [bold]Examples[/bold]
 
       scorequeue score customers.csv -m churn -o scored.csv
 
-      scorequeue score customers.csv.gz -m churn:3 -o scored.csv --priority low
+      scorequeue score customers.csv.gz -m churn:3 -o scored.parquet --priority low
+
+      scorequeue score customers.csv -m churn --dry-run
     """
     began_at = time.monotonic()
     options: dict[str, Any] = {
@@ -68,6 +77,11 @@ def score(
         "error_threshold": error_threshold,
     }
     client = get_client(context)
+    if dry_run:
+        _print_preview(client.preview_file(source, model, **options), as_json=as_json)
+        return
+    if output is None:
+        raise WrongUse("name the file to write with -o OUT, or look at the first rows with --dry-run")
     check_paths(source, output)
     with console.ProgressView() as view:
         job = client.submit_file(source, model, on_progress=view, **options)
@@ -133,3 +147,15 @@ def _print_scored(job: Job, output: Path, seconds: float, *, as_json: bool) -> N
     else:
         rate = console.format_rate(rows / seconds, "rows")
         console.print_text(f"{rows:,} rows scored by {job.model} in {seconds:.1f} s ({rate}): {output}")
+
+
+def _print_preview(preview: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        console.print_json(preview)
+        return
+    for fault in preview["differences"]:
+        console.print_note(f"{fault['column']}: {fault['detail']} ({fault['code']})")
+    rows = preview["preview"]
+    if rows is None:
+        raise WrongUse(f"the file does not fit {preview['model']}: nothing was scored")
+    console.print_table(list(rows[0]) if rows else [], [list(row.values()) for row in rows], empty="no rows")

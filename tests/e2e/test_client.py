@@ -220,6 +220,33 @@ def test_score_on_the_command_line(service: Any, data: dict[str, Path], tmp_path
     assert done.stdout.startswith(f"569 rows scored by {CLASSIFIER}:1")
 
 
+@pytest.mark.parametrize("name", ["scored.csv", "scored.parquet", "scored.ndjson"])
+def test_file_goes_from_one_format_to_another_on_the_command_line(
+    service: Any, data: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    """A file that was scored as CSV and fetched as another format is scored again from there: the answers are equal."""
+    source = pd.read_csv(data[CLASSIFIER])
+    first, again = tmp_path / name, tmp_path / "again.csv"
+    run_scorequeue(service, "score", data[CLASSIFIER], "-m", CLASSIFIER, "-o", first)
+
+    done = run_scorequeue(service, "score", first, "-m", CLASSIFIER, "-o", again, "--column-prefix", "new_")
+
+    assert done.returncode == 0, done.stderr
+    found = pd.read_csv(again)
+    assert (found["prediction"] == found["new_prediction"]).all()
+    assert (found["probability_benign"] == found["new_probability_benign"]).all()
+    assert (found["mean radius"] == source["mean radius"]).all()
+
+
+def test_dry_run_on_the_command_line(service: Any, data: dict[str, Path]) -> None:
+    """The first hundred rows are shown scored, and the columns that the model does not use are named."""
+    done = run_scorequeue(service, "score", data[CLASSIFIER], "-m", CLASSIFIER, "--dry-run")
+
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 101
+    assert "diagnosis: the model does not use it" in done.stderr
+
+
 def test_lists_on_the_command_line(service: Any) -> None:
     """Models and queues are shown, for people and for programs."""
     assert f"{CLASSIFIER}\t1\tclassification\t30\tchampion" in run_scorequeue(service, "models", "list").stdout

@@ -228,6 +228,44 @@ def test_score_writes_the_file_and_tells_of_failed_rows(service: RecordedService
     assert service.requests[0].target == "/v1/jobs?model=churn&delimiter=%3B"
 
 
+def test_progress_is_plain_lines_where_nobody_watches(service: RecordedService, run: Run) -> None:
+    """In a pipe each line says how far the job is, what failed, how fast, and how long it will take."""
+    counts = {"total": 10, "succeeded": 3, "failed": 1, "pending": 6}
+    moving = job_record("running", kind="file", row_counts=counts, rows_per_second=2.0, eta_seconds=3.0)
+    service.play("GET", JOB, moving)
+    play_scoring(service)
+
+    errors = run("score", "in.csv", "-m", "churn", "-o", "out.csv")[2]
+
+    assert "score: 4 of 10 rows, 1 failed, 2 rows/s, ETA 3 s" in errors.splitlines()
+    assert all(line.isprintable() for line in errors.splitlines())
+
+
+def test_dry_run_shows_rows_and_differences(service: RecordedService, run: Run) -> None:
+    """The rows go to the output, what does not fit to standard error."""
+    row = {"a": 1, "prediction": 2, "error_code": None}
+    fault = {"column": "b", "code": "unused_column", "detail": "the model does not use it"}
+    service.play("POST", "/v1/jobs", {"model": "churn:1", "preview": [row], "differences": [fault]})
+    Path("in.csv").write_bytes(b"a,b\n1,2\n")
+
+    code, output, errors = run("score", "in.csv", "-m", "churn", "--dry-run")
+
+    assert (code, output) == (0, "a\tprediction\terror_code\n1\t2\t\n")
+    assert errors == "b: the model does not use it (unused_column)\n"
+
+
+def test_dry_run_of_a_file_that_does_not_fit_exits_2(service: RecordedService, run: Run) -> None:
+    """Without the columns of the model there is nothing to show, and that is wrong use."""
+    fault = {"column": "a", "code": "missing_column", "detail": "the file has no such column"}
+    service.play("POST", "/v1/jobs", {"model": "churn:1", "preview": None, "differences": [fault]})
+    Path("in.csv").write_bytes(b"b\n2\n")
+
+    code, output, errors = run("score", "in.csv", "-m", "churn", "--dry-run")
+
+    assert (code, output) == (2, "")
+    assert "a: the file has no such column (missing_column)" in errors
+
+
 def test_score_speaks_json(service: RecordedService, run: Run) -> None:
     """A program gets the job's record and where the file is."""
     play_scoring(service)
@@ -268,7 +306,7 @@ def test_score_that_is_not_done_in_time_says_how_to_go_on(service: RecordedServi
         (["submit", "missing.json", "-m", "churn"], "No such file or directory: 'missing.json'"),
         (["submit", "[[1]]", "-m", "churn", "--priority", "urgent"], "urgent"),
         (["score", "missing.csv", "-m", "churn", "-o", "out.csv"], "missing.csv: No such file"),
-        (["score", "in.csv", "-m", "churn"], "--output"),
+        (["score", "in.csv", "-m", "churn"], "name the file to write with -o OUT"),
         (["--url", "localhost", "jobs"], "expected one as http://127.0.0.1:8000"),
         (["nonsense"], "nonsense"),
     ],

@@ -474,6 +474,56 @@ def test_a_download_that_was_whole_already_is_only_renamed(
     assert target.read_bytes() == FILE
 
 
+@pytest.mark.parametrize(
+    ("name", "accept"),
+    [
+        ("out.csv", "text/csv"),
+        ("out.parquet", "application/vnd.apache.parquet"),
+        ("out.ndjson", "application/x-ndjson"),
+    ],
+)
+def test_a_download_asks_for_the_format_that_its_name_says(
+    service: RecordedService, client: Client, tmp_path: Path, name: str, accept: str
+) -> None:
+    """The target's ending picks the format, and the service is given time to write it."""
+    service.play("GET", JOB, job_record(kind="file"))
+    soon = problem(409, "job_not_finished", "The result is being written.", headers={"Retry-After": "0"})
+    service.play("GET", f"{JOB}/result", soon, soon, FILE)
+
+    client.job(JOB_ID).download(tmp_path / name)
+
+    assert (tmp_path / name).read_bytes() == FILE
+    assert [request.headers["Accept"] for request in service.requests[1:]] == [accept] * 3
+
+
+def test_a_job_that_goes_on_is_not_downloaded(service: RecordedService, client: Client, tmp_path: Path) -> None:
+    """The result of a job that is not done is refused at once: who wants it waits first."""
+    service.play("GET", JOB, job_record("running", kind="file"))
+
+    with pytest.raises(RequestRefused, match="wait for it first"):
+        client.job(JOB_ID).download(tmp_path / "out.csv")
+
+
+def test_a_file_in_a_bucket_is_named_and_not_sent(service: RecordedService, client: Client) -> None:
+    """An address goes as ``input``, with the options beside it."""
+    service.play("POST", "/v1/jobs", Answer(job_record("queued", kind="file"), 202))
+
+    client.submit_file("s3://lake/in.parquet", "churn", priority="low", delimiter=None)
+
+    assert service.requests[0].json == {"model": "churn", "priority": "low", "input": "s3://lake/in.parquet"}
+
+
+def test_a_preview_sends_no_more_than_the_beginning(service: RecordedService, client: Client, tmp_path: Path) -> None:
+    """Of a large CSV file a dry run sends its first megabyte."""
+    (tmp_path / "in.csv").write_bytes(b"a\n" + b"1\n" * 2_000_000)
+    service.play("POST", "/v1/jobs", {"preview": [], "differences": []})
+
+    assert client.preview_file(tmp_path / "in.csv", "churn")["preview"] == []
+
+    assert service.requests[0].target == "/v1/jobs?model=churn&dry_run=true"
+    assert len(service.requests[0].body) == 1 << 20
+
+
 def test_a_failed_file_job_leaves_nothing_behind(service: RecordedService, client: Client, tmp_path: Path) -> None:
     """If the job fails there is no output file, and an old one stays as it was."""
     service.play("POST", "/v1/jobs", Answer(job_record("queued", kind="file"), 202))
@@ -497,7 +547,7 @@ def test_a_failed_file_job_leaves_nothing_behind(service: RecordedService, clien
         ("in.csv", "missing/out.csv", "there is no folder"),
         ("in.csv", ".", "is a folder"),
         ("in.csv", "in.csv", "would be overwritten"),
-        ("in.csv", "out.parquet", "results come as CSV only"),
+        ("in.csv", "out.csv.gz", "not compressed"),
     ],
 )
 def test_wrong_paths_are_refused_before_the_upload(
