@@ -49,10 +49,11 @@ def run_process(command: list[str], log: Path, environment: dict[str, str] | Non
 
 
 @contextlib.contextmanager
-def run_scorequeue(folder: Path, workers: int) -> Iterator[tuple[str, int]]:
-    """Run the whole service with the demo models; yield host and port."""
+def run_scorequeue(folder: Path, workers: int, *, demo: bool = True) -> Iterator[tuple[str, int]]:
+    """Run the whole service, with the demo models or those that are in `folder`; yield host and port."""
     port = pick_free_port()
-    command = [sys.executable, "-m", "scorequeue", "up", "--demo", "--no-flower", "--workers", str(workers)]
+    command = [sys.executable, "-m", "scorequeue", "up", "--no-flower", "--workers", str(workers)]
+    command += ["--demo"] if demo else []
     log = folder / "up.log"
     with run_process([*command, "--port", str(port), "--data", str(folder / "data")], log):
         wait_for(lambda: "ready: " in log.read_text(), "the service to be ready", log)
