@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-from benchmarks import durability, files, inference, recovery, rows
+from benchmarks import durability, files, inference, recovery, rows, swap
 
 
 def main() -> int:
@@ -16,7 +16,7 @@ def main() -> int:
     parser.add_argument(
         "which",
         nargs="?",
-        choices=("rows", "files", "large", "inference", "durability", "recovery", "all"),
+        choices=("rows", "files", "large", "inference", "durability", "recovery", "swap", "all"),
         default="all",
     )
     parser.add_argument("--jobs", type=int, default=20_000, metavar="N", help="one-row jobs to the service")
@@ -46,6 +46,8 @@ def main() -> int:
         wrong += durability.run(options)
     if options.which in ("recovery", "all"):
         wrong += recovery.run(options)
+    if options.which in ("swap", "all"):
+        wrong += swap.run(options)
     return 1 if wrong else 0
 
 

@@ -111,9 +111,10 @@ class WakeupPublisher:
         self._app.send_task(
             _TASKS[kind],
             kwargs={"queue": queue},
-            # To the list itself: by the queue's own exchange kombu would look up its bindings first.
+            # Both: without the queue's name Celery takes its default one, whatever the routing key; and without the
+            # empty exchange kombu would look up the bindings of the queue's own first.
+            queue=celery_queue,
             exchange="",
-            routing_key=celery_queue,
             expires=_EXPIRES_SECONDS,
             retry=False,
             ignore_result=True,

@@ -16,7 +16,7 @@ import threadpoolctl
 from shared import metrics
 from shared.references import BrokenManifest, UnknownModel
 from shared.registry import Registry
-from worker.models import LoadedModel, ModelNotReady, load_model
+from worker.models import LoadedModel, ModelNotReady, check_files, load_model
 from worker.trust import Trust
 
 _Key = tuple[str, int]
@@ -75,6 +75,16 @@ class ModelCache:
             threadpoolctl.threadpool_limits(1)
             self._seen.loads = self._loads
         return model
+
+    def check_files(self, name: str, version: int) -> None:
+        """See that a version, warm or not, could still be loaded by the next process: that its files are as registered.
+
+        Raises
+        ------
+        ModelNotReady
+            They are not.
+        """
+        check_files(self.registry, name, version, self._trust)
 
     def peek(self, name: str, version: int) -> LoadedModel | None:
         """Hand out a model if it is warm."""

@@ -127,16 +127,22 @@ def load_model(registry: Registry, name: str, version: int, trust: Trust | None 
     """
     began = time.perf_counter()
     trust = trust or Trust()
-    try:
-        manifest = registry.manifest(name, version)
-    except (UnknownModel, BrokenManifest) as error:
-        raise ModelNotReady(f"{name}:{version}", error.detail) from error
-    described = manifest.backend.graph
-    names = [manifest.file] if described is None else [manifest.file, described.file]
-    content, *graphs = _read_files(registry, manifest, names, trust)
-    model = open_model(manifest, content, graphs[0] if graphs else None, trust)
+    manifest, content, graph = _read_version(registry, name, version, trust)
+    model = open_model(manifest, content, graph, trust)
     model.load_seconds = time.perf_counter() - began
     return model
+
+
+def check_files(registry: Registry, name: str, version: int, trust: Trust) -> None:
+    """See that the files of a version are still those that were registered, without loading it.
+
+    Raises
+    ------
+    ModelNotReady
+        They are missing, altered or not signed.
+    """
+    manifest, content, graph = _read_version(registry, name, version, trust)
+    _check_all_bytes(manifest, content, graph)
 
 
 def open_model(manifest: Manifest, content: bytes, graph: bytes | None, trust: Trust) -> LoadedModel:
@@ -156,9 +162,7 @@ def open_model(manifest: Manifest, content: bytes, graph: bytes | None, trust: T
     ModelNotReady
         As `load_model`.
     """
-    _check_bytes(manifest, manifest, content)
-    if graph is not None and manifest.backend.graph is not None:
-        _check_bytes(manifest, manifest.backend.graph, graph)
+    _check_all_bytes(manifest, content, graph)
     try:
         trust.check_library(manifest)
     except Distrusted as error:
@@ -168,6 +172,23 @@ def open_model(manifest: Manifest, content: bytes, graph: bytes | None, trust: T
     model = LoadedModel(manifest, estimator, graph)
     _warm_model(model)
     return model
+
+
+def _read_version(registry: Registry, name: str, version: int, trust: Trust) -> tuple[Manifest, bytes, bytes | None]:
+    try:
+        manifest = registry.manifest(name, version)
+    except (UnknownModel, BrokenManifest) as error:
+        raise ModelNotReady(f"{name}:{version}", error.detail) from error
+    described = manifest.backend.graph
+    names = [manifest.file] if described is None else [manifest.file, described.file]
+    content, *graphs = _read_files(registry, manifest, names, trust)
+    return manifest, content, graphs[0] if graphs else None
+
+
+def _check_all_bytes(manifest: Manifest, content: bytes, graph: bytes | None) -> None:
+    _check_bytes(manifest, manifest, content)
+    if graph is not None and manifest.backend.graph is not None:
+        _check_bytes(manifest, manifest.backend.graph, graph)
 
 
 def _read_files(registry: Registry, manifest: Manifest, names: list[str], trust: Trust) -> list[bytes]:

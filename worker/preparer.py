@@ -88,7 +88,7 @@ class Preparer:
         for member in sorted(asked - set(self._answers)):
             name, version = _parse_asked(member)
             if self._duty.takes_model(name):
-                self._answers = self._answers | {member: self._prepare(name, version)}
+                self._answers = self._answers | {member: self._answer(name, version)}
                 self._tell()
 
     def _run(self) -> None:
@@ -106,6 +106,15 @@ class Preparer:
             return False
         failed = self._failed.get((name, version))
         return failed is None or failed[0] != self._stamp(name, version) or time.monotonic() > failed[1]
+
+    def _answer(self, name: str, version: int) -> str:
+        is_warm = self._models.peek(name, version) is not None
+        try:
+            if is_warm:  # it serves here; the next process must be able to load it too
+                self._models.check_files(name, version)
+        except ModelNotReady as error:
+            return error.reason
+        return self._prepare(name, version)
 
     def _prepare(self, name: str, version: int) -> str:
         """Load a version; return why it is not ready, or nothing."""

@@ -158,7 +158,7 @@ def test_waiting_poll_ends_with_the_job(api: ApiUnderTest, wait_until: Callable[
 
 def test_lost_message_of_an_end_does_not_cost_the_wait(api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the listener a waiting request looks for itself now and then."""
-    monkeypatch.setattr("api.jobs.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("api.waiting.LOOK_SECONDS", 0.1)
     with api.scoring():
         assert api.post_rows(IRIS_ROWS, headers={"Prefer": "wait=30"}).status_code == 200
     assert waiting.LOOK_SECONDS < 10

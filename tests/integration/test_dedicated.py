@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+import redis
+
 from shared.jobs import Document
+from shared.settings import Settings
 from shared.store import JobStore, Submission
-from shared.wakeups import ALL_MODELS, ONE_MODEL
+from shared.wakeups import ALL_MODELS, ONE_MODEL, WakeupPublisher
 from tests.conftest import WaitUntil
 from worker.duty import Duty
 
@@ -62,6 +66,25 @@ def test_a_dedicated_rows_worker_leaves_files_to_the_others(store: JobStore) -> 
     assert submit(store, "rows:churn:1") == ONE_MODEL
     assert store.client.zscore("sq:serves", "files:*") is not None
     assert store.client.zscore("sq:serves", "files:churn") is None
+
+
+@pytest.mark.parametrize(
+    ("queue", "where", "lists"),
+    [
+        ("rows:churn:1", ALL_MODELS, ["rows"]),
+        ("files:churn:1", ALL_MODELS, ["files"]),
+        ("rows:churn:1", ONE_MODEL, ["rows.churn"]),
+        ("files:my.model:2", ALL_MODELS | ONE_MODEL, ["files", "files.my.model"]),
+    ],
+)
+def test_a_wakeup_lies_in_the_list_of_those_who_are_to_take_it(
+    client: redis.Redis, redis_url: str, queue: str, where: int, lists: list[str]
+) -> None:
+    """Rows and files, all models and one: each message is where its own workers look for it, and nowhere else."""
+    WakeupPublisher(Settings(redis_url=redis_url)).publish(queue, where)
+
+    assert sorted(key.decode() for key in client.scan_iter() if client.type(key) == b"list") == lists
+    assert [client.llen(name) for name in lists] == [1] * len(lists)
 
 
 def test_a_duty_is_read_from_the_celery_queues() -> None:

@@ -172,6 +172,20 @@ def test_a_promotion_is_answered_even_if_another_model_goes_for_it(registry: Reg
     assert cache.list_warm() == ["iris:2"]
 
 
+def test_a_warm_version_whose_file_was_damaged_since_is_not_promoted(registry: Registry) -> None:
+    """It serves on where it is in memory, but the next process could not load it."""
+    cache = ModelCache(registry, Trust())
+    preparer, _ = make_preparer(registry, cache)
+    preparer.prepare_aliased()
+    (registry.version_folder("line", 1) / "model.joblib").write_bytes(b"")
+
+    preparer.ask(["line:1 x"])
+    preparer.answer_asked()
+
+    assert "has 0 bytes" in preparer.list_answers()["line:1 x"]
+    assert "line:1" in cache.list_warm()
+
+
 def damage(path: Path) -> Callable[[], None]:
     """Cut a file off; return what mends it."""
     content = path.read_bytes()
