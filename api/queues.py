@@ -7,6 +7,7 @@ from typing import Any
 from flask import Blueprint, Response
 
 from api.service import Service, answer_json, get_service
+from shared.fleet import Fleet
 from shared.jobs import parse_queue, queue_name
 from shared.wakeups import CELERY_QUEUES
 
@@ -17,8 +18,9 @@ blueprint = Blueprint("queues", __name__)
 def list_queues() -> Response:
     """Show what waits, for each model version that was ever used."""
     service = get_service()
-    queues = [_describe_queue(service, queue) for queue in service.store.list_queues()]
-    return answer_json({"queues": queues, "workers": len(service.store.list_workers())})
+    fleet = Fleet(service.store.list_workers().values())
+    queues = [_describe_queue(service, queue, fleet) for queue in service.store.list_queues()]
+    return answer_json({"queues": queues, "workers": len(fleet.says)})
 
 
 @blueprint.post("/v1/queues/<model>/pause")
@@ -40,20 +42,26 @@ def _set_paused(model: str, *, paused: bool) -> Response:
         service.store.pause(queue, paused=paused)
         if not paused and (where := service.store.mark_wakeup(queue)):
             service.publisher.publish(queue, where)
-    return answer_json({"queues": [_describe_queue(service, queue) for queue in queues]})
+    fleet = Fleet(service.store.list_workers().values())
+    return answer_json({"queues": [_describe_queue(service, queue, fleet) for queue in queues]})
 
 
 def _find_queues(service: Service, model: str) -> list[str]:
-    """Return the queues of a version, or of all versions if only the name is given."""
+    """Return the queues of a version, of those that an alias means, or of all versions if only the name is given."""
     manifest = service.registry.resolve(model)
-    exact = model != manifest.name
-    versions = [manifest.version] if exact else service.registry.versions(manifest.name)
+    _, alias_of, alias = model.partition("@")
+    versions = [manifest.version]
+    if alias_of:
+        versions = sorted(service.registry.aliases(manifest.name)[alias].versions)
+    elif model == manifest.name:
+        versions = service.registry.versions(manifest.name)
     return [queue_name(kind, manifest.name, version) for version in versions for kind in CELERY_QUEUES]
 
 
-def _describe_queue(service: Service, queue: str) -> dict[str, Any]:
+def _describe_queue(service: Service, queue: str, fleet: Fleet) -> dict[str, Any]:
     state = service.store.read_queue(queue)
     kind, model, version = parse_queue(queue)
+    serving = [says for says in fleet.list_serving(model) if kind in says.get("queues", ())]
     return {
         "kind": kind,
         "model": f"{model}:{version}",
@@ -64,4 +72,6 @@ def _describe_queue(service: Service, queue: str) -> dict[str, Any]:
         "oldest_age_seconds": max(state.ages_ms.values(), default=0) / 1000,
         "rows_per_second": float(state.counters.get("speed", 0)) or None,
         "paused": state.paused,
+        "workers": len(serving),
+        "warm_workers": sum(f"{model}:{version}" in says.get("warm", ()) for says in serving),
     }

@@ -91,7 +91,7 @@ def summarise_job(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def list_versions(model: Mapping[str, Any]) -> list[list[Any]]:
-    """Make a row for each version of a model: name, version, task, number of columns, aliases."""
+    """Make a row for each version of a model: name, version, task, number of columns, aliases, state."""
     rows = []
     for version in model.get("versions") or ():
         number, signature = version.get("version"), version.get("signature") or {}
@@ -101,8 +101,17 @@ def list_versions(model: Mapping[str, Any]) -> list[list[Any]]:
             if meant == number or _describe_share(meant, number)
         ]
         columns = len(signature.get("columns") or ())
-        rows.append([model.get("name"), number, signature.get("task"), columns, ", ".join(aliases)])
+        about = [model.get("name"), number, signature.get("task"), columns, ", ".join(aliases)]
+        rows.append([*about, _describe_state(version)])
     return rows
+
+
+def _describe_state(version: Mapping[str, Any]) -> str:
+    """Say whether a version is ready, and in how many processes it is in memory."""
+    if version.get("ready") is False:
+        return f"not ready: {version.get('not_ready_reason')}"
+    warm = version.get("warm_processes")
+    return f"warm in {warm}" if warm else "ready"
 
 
 def _describe_share(meant: Any, version: Any) -> str:

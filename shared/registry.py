@@ -30,6 +30,7 @@ CHAMPION = "champion"
 
 MANIFEST_FILE = "manifest.json"
 ALIASES_FILE = "aliases.json"
+REMOVED_FILE = "removed.json"
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _REMOVED = re.compile(r"\.removed-[1-9][0-9]{0,8}")
@@ -280,12 +281,11 @@ class Registry:
             if named:
                 self._write_aliases(name, {})
             folder = self.version_folder(name, version)
-            # The mark that stays says that the number was taken: a job of it must never mean another model.
+            # Its number stays taken: a job of it must never mean another model.
             removed = folder.with_name(f".removed-{version}")
             folder.rename(removed)
-            sync_folder(removed.parent)
-            for path in removed.iterdir():
-                path.unlink()
+            replace_file(removed.with_name(REMOVED_FILE), _encode(sorted({*self._list_removed(name), version})))
+            shutil.rmtree(removed)
             self._manifests.pop((name, version), None)
 
     # Inside
@@ -297,8 +297,13 @@ class Registry:
 
     def _list_taken(self, name: str) -> list[int]:
         """List the numbers of the versions that are there, or were."""
-        removed = _list_folders(self.root / name, _REMOVED)
-        return self.versions(name) + [int(folder.rpartition("-")[2]) for folder in removed]
+        return self.versions(name) + self._list_removed(name)
+
+    def _list_removed(self, name: str) -> list[int]:
+        path = self.root / name / REMOVED_FILE
+        noted = _decode_file(path, f"{name}/{REMOVED_FILE}", list[int]) if path.exists() else []
+        # A removal that was cut off has not been noted yet.
+        return noted + [int(folder.rpartition("-")[2]) for folder in _list_folders(self.root / name, _REMOVED)]
 
     def _write_aliases(self, name: str, aliases: dict[str, Target]) -> None:
         described = {alias: target.describe() for alias, target in sorted(aliases.items())}

@@ -29,7 +29,7 @@ def list_models(context: typer.Context, as_json: JsonOption = False) -> None:
     if as_json:
         console.print_json(found)
         return
-    columns = ["name", "version", "task", "columns", "aliases"]
+    columns = ["name", "version", "task", "columns", "aliases", "state"]
     rows = [row for model in found for row in console.list_versions(model)]
     console.print_table(columns, rows, empty="no models")
 

@@ -98,7 +98,7 @@ def test_a_model_is_registered_promoted_and_removed_by_command(
     assert score(client, "pay@next") == ("pay:3", 30)
     shared = run_json(service, "models", "promote", "pay", "--share", "2=0.5", "--share", "3=0.5", "--shadow", "1")
     assert shared["aliases"]["champion"] == {"versions": {"2": 0.5, "3": 0.5}, "shadow": 1}
-    assert "\tchampion (50%), next\n" in run(service, "models", "list").stdout
+    assert "\tchampion (50%), next\twarm in " in run(service, "models", "list").stdout
 
     refused = run(service, "models", "remove", "pay:1")
     assert refused.returncode == 2

@@ -336,3 +336,25 @@ def test_a_process_that_cannot_load_a_version_leaves_it_to_those_that_can(
     api.workers[0].score_rows("rows:line:2")
     api.workers[0].score_chunks("files:line:2")
     assert [api.get_job(each)["status"] for each in (job_id, file_id)] == ["succeeded", "succeeded"]
+
+
+def test_the_queues_say_who_serves_them(api: ApiUnderTest) -> None:
+    """For each queue: the processes that take from it, and those that have its version warm."""
+    api.make_worker()
+    api.submit_rows([[1.0, 0.0]], "line")
+    api.submit_rows([[1.0, 0.0]], "line:2")
+
+    queues = {queue["model"]: queue for queue in api.http.get("/v1/queues").get_json()["queues"]}
+
+    assert (queues["line:1"]["workers"], queues["line:1"]["warm_workers"]) == (1, 1)
+    assert (queues["line:2"]["workers"], queues["line:2"]["warm_workers"]) == (1, 0)
+
+
+def test_pausing_an_alias_pauses_every_version_that_it_means(api: ApiUnderTest) -> None:
+    """Not one that was drawn by chance."""
+    api.make_worker()
+    assert put_alias(api, {"versions": {"1": 0.5, "3": 0.5}}).status_code == 200
+
+    paused = api.http.post("/v1/queues/line@champion/pause").get_json()["queues"]
+
+    assert {queue["model"] for queue in paused if queue["paused"]} == {"line:1", "line:3"}

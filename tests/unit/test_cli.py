@@ -196,7 +196,7 @@ def test_models_are_listed_and_shown(service: RecordedService, run: Run) -> None
     service.play("GET", "/v1/models/churn", model)
     service.play("GET", "/v1/models/churn/versions/1", version)
 
-    assert run("models", "list")[1].splitlines()[1] == "churn\t1\tregression\t2\tchampion"
+    assert run("models", "list")[1].splitlines()[1] == "churn\t1\tregression\t2\tchampion\tready"
     shown = [line.split() for line in run("models", "show", "churn")[1].splitlines()]
     assert ["columns", "a,", "b"] in shown
     assert json.loads(run("models", "show", "churn:1", "--json")[1]) == version

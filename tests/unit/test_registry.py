@@ -372,6 +372,10 @@ def test_a_removed_version_is_gone_for_every_reader_and_its_number_is_not_given_
 
     with pytest.raises(UnknownModel, match="no version 2"):
         reader.resolve("churn:2")
+    assert json.loads((registry.root / "churn" / "removed.json").read_text()) == [2]
+    assert sorted(path.name for path in (registry.root / "churn").iterdir()) == [
+        ".lock", "1", "aliases.json", "removed.json"
+    ]  # fmt: skip
     assert write(registry).version == 3
     with pytest.raises(VersionExists, match="churn:2 exists already, or did"):
         write(registry, version=2)
