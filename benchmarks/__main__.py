@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-from benchmarks import durability, files, inference, recovery, rows, swap
+from benchmarks import durability, files, inference, killed, recovery, rows, swap
 
 
 def main() -> int:
@@ -16,7 +16,7 @@ def main() -> int:
     parser.add_argument(
         "which",
         nargs="?",
-        choices=("rows", "files", "large", "inference", "durability", "recovery", "swap", "all"),
+        choices=("rows", "files", "large", "killed", "inference", "durability", "recovery", "swap", "all"),
         default="all",
     )
     parser.add_argument("--jobs", type=int, default=20_000, metavar="N", help="one-row jobs to the service")
@@ -38,6 +38,8 @@ def main() -> int:
         wrong += rows.run(options)
     if options.which in ("files", "all"):
         wrong += files.run(options)
+    if options.which == "killed":
+        wrong += killed.run(options)
     if options.which == "large":
         wrong += files.run_large(options)
     if options.which in ("inference", "all"):

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         source = folder / "in.csv"
         write_rows(source, options.rows)
         write_rows(folder / "earlier.csv", _EARLIER_ROWS)
-        _register_models(folder)
+        register_models(folder)
         size = source.stat().st_size
         print(f"\nA CSV of {options.rows:,} rows, 20 columns and an id, {size / 1e6:,.0f} MB, logistic regression;")
         print(f"{options.workers} worker processes; the median of {options.repeats} runs in turn, whole processes\n")
@@ -69,7 +69,7 @@ def run_large(options: argparse.Namespace) -> int:
         source, target = folder / "in.csv", folder / "ours.csv"
         write_rows(source, rows)
         write_rows(folder / "earlier.csv", _EARLIER_ROWS)
-        _register_models(folder)
+        register_models(folder)
         with run_scorequeue(folder, options.workers, demo=False) as (_, port):
             _score(port, "logistic", folder / "earlier.csv", folder / "earlier-out.csv")
             taken, client_peak = _score(port, "logistic", source, target)
@@ -94,7 +94,8 @@ def write_rows(path: Path, rows: int) -> None:
             writer.write_table(pa.table([pa.array(column) for column in columns], schema=pa.schema(fields)))
 
 
-def _register_models(folder: Path) -> None:
+def register_models(folder: Path) -> None:
+    """Train a logistic regression and a forest, and register them in the registry of `folder`'s service."""
     generator = np.random.default_rng(11)
     rows = generator.standard_normal((_TRAINING_ROWS, len(COLUMNS)))
     labels = np.where(rows[:, :5].sum(axis=1) + generator.standard_normal(_TRAINING_ROWS) > 0, "yes", "no")

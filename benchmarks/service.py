@@ -49,13 +49,15 @@ def run_process(command: list[str], log: Path, environment: dict[str, str] | Non
 
 
 @contextlib.contextmanager
-def run_scorequeue(folder: Path, workers: int, *, demo: bool = True) -> Iterator[tuple[str, int]]:
+def run_scorequeue(
+    folder: Path, workers: int, *, demo: bool = True, settings: dict[str, str] | None = None
+) -> Iterator[tuple[str, int]]:
     """Run the whole service, with the demo models or those that are in `folder`; yield host and port."""
     port = pick_free_port()
     command = [sys.executable, "-m", "scorequeue", "up", "--no-flower", "--workers", str(workers)]
     command += ["--demo"] if demo else []
     log = folder / "up.log"
-    with run_process([*command, "--port", str(port), "--data", str(folder / "data")], log):
+    with run_process([*command, "--port", str(port), "--data", str(folder / "data")], log, settings):
         wait_for(lambda: "ready: " in log.read_text(), "the service to be ready", log)
         yield "127.0.0.1", port
 
