@@ -158,10 +158,16 @@ class Intake:
             raise ColumnCollision(collisions)
 
 
+def _guess_rows(manifest: Manifest) -> int:
+    """Return the rows of a chunk of a version's first file: fewer if registration found it slow."""
+    measured = [max(speed.estimator, speed.converted or 0.0) for speed in manifest.backend.measured]
+    return min(_FIRST_CHUNK_ROWS, round(max(measured) * _CHUNK_SECONDS)) if measured else _FIRST_CHUNK_ROWS
+
+
 def begin_intake(service: Service, manifest: Manifest, format: Format, options: FileOptions) -> Intake:
     """Take in a file that is cut into half seconds of work: what is lost, and waited for, at a time."""
     speed = service.store.read_chunk_speed(queue_name("files", manifest.name, manifest.version))
-    rows = _FIRST_CHUNK_ROWS if speed is None else round(speed * _CHUNK_SECONDS)
+    rows = _guess_rows(manifest) if speed is None else round(speed * _CHUNK_SECONDS)
     return Intake(
         format,
         delimiter=options.delimiter,

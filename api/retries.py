@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import msgspec
 from flask import Blueprint, Response, request
 
 from api.bodies import iterate_body, read_body
 from api.callers import get_tenant
-from api.file_options import MEDIA_TYPES
+from api.file_options import MEDIA_TYPES, guess_format
+from api.inputs import find_source
 from api.intake import Intake
 from api.jobs import answer_submitted, find_job
 from api.service import Service, get_service
 from api.submission import keep_payload, read_idempotency_key, resolve_model, submit_job, take_fingerprint
-from api.uploads import check_upload, decode_body
+from api.uploads import check_upload, decode, decode_body
 from shared.errors import ServiceError
-from shared.filestore import Upload, earlier_parts
+from shared.filestore import Source, Upload, earlier_parts
 from shared.jobs import Document, Job, Status, queue_name
 from shared.manifest import Manifest
 from shared.plans import Plan
+from shared.records import parse_header
 from shared.store import LedgerEntry, Submission
 
 blueprint = Blueprint("retries", __name__)
@@ -29,6 +32,8 @@ class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a retry."""
 
     model: str = ""
+    #: Address of a corrected file.
+    input: str = ""
 
 
 @blueprint.post("/v1/jobs/<job_id>/retry")
@@ -88,14 +93,15 @@ def _retry_file(service: Service, job: Job) -> Job:
     if job.succeeded == job.rows:
         raise ServiceError("job_terminal", "Every row of this job was scored; there is nothing to retry.")
     service.admission.check_file()
-    is_corrected = request.mimetype not in ("", "application/json") and bool(request.content_length != 0)
-    wanted = request.args.get("model", "") if is_corrected else _read_request(service).model
-    manifest = _choose_model(service, job, wanted)
+    is_sent = request.mimetype not in ("", "application/json") and bool(request.content_length != 0)
+    wanted = RetryRequest(request.args.get("model", "")) if is_sent else _read_request(service)
+    source = find_source(service, job.tenant, wanted.input) if wanted.input else None
+    manifest = _choose_model(service, job, wanted.model)
     with service.receiving():
         new_id = service.store.make_id(job.tenant)
         upload = service.files.begin_upload(new_id)
         try:
-            return _submit_retry(service, job, manifest, new_id, upload, is_corrected=is_corrected)
+            return _submit_retry(service, job, manifest, new_id, upload, source, is_sent=is_sent)
         except FileNotFoundError:  # files are removed before the record
             raise ServiceError("job_gone", f"The files of job {job.id} are gone.") from None
         finally:
@@ -125,14 +131,42 @@ def _choose_model(service: Service, job: Job, wanted: str) -> Manifest:
     return manifest
 
 
+def _check_columns(service: Service, document: Document, plan: Plan, manifest: Manifest) -> None:
+    """Refuse a version that needs columns of which it is not known that the file has them."""
+    if plan.format == "csv":
+        known = parse_header(plan.header, document.delimiter.encode())
+    else:  # what the version before needed was there
+        known = list(service.registry.manifest(document.model, document.version).signature.column_names)
+    lacking = sorted(set(manifest.signature.column_names) - set(known))
+    if lacking:
+        raise ServiceError(
+            "schema_mismatch",
+            f"{manifest.reference} needs columns that the file was not found to have: {', '.join(lacking[:5])}. "
+            "Submit the file as a new job.",
+        )
+
+
 def _submit_retry(
-    service: Service, job: Job, manifest: Manifest, new_id: str, upload: Upload, *, is_corrected: bool
+    service: Service,
+    job: Job,
+    manifest: Manifest,
+    new_id: str,
+    upload: Upload,
+    source: Source | None,
+    *,
+    is_sent: bool,
 ) -> Job:
     plan = msgspec.json.decode(service.files.read_plan(job.id), type=Plan)
+    _check_columns(service, job.document, plan, manifest)
     ledger = service.store.read_ledger(job.id)
     digest = hashlib.blake2b(manifest.reference.encode(), digest_size=16)
-    if is_corrected:
-        plan = _receive_correction(service, job, plan, manifest, upload, digest)
+    limit = service.settings.max_file_bytes
+    if is_sent:
+        check_upload((MEDIA_TYPES[plan.format],))
+        plan = _take_correction(service, job, plan, manifest, decode_body(iterate_body(limit), limit), upload, digest)
+    elif source is not None:
+        blocks = decode(source.iterate(), guess_format(source.name)[1], limit)
+        plan = _take_correction(service, job, plan, manifest, blocks, upload, digest)
     elif not plan.source:
         upload.take_input(job.id)
     done, merged = _take_parts(job.id, ledger, upload)
@@ -163,11 +197,16 @@ def _submit_retry(
     return submit_job(service, submission)
 
 
-def _receive_correction(
-    service: Service, job: Job, plan: Plan, manifest: Manifest, upload: Upload, digest: hashlib.blake2b
+def _take_correction(
+    service: Service,
+    job: Job,
+    plan: Plan,
+    manifest: Manifest,
+    blocks: Iterator[bytes],
+    upload: Upload,
+    digest: hashlib.blake2b,
 ) -> Plan:
-    """Take the corrected file, cut where the first one was."""
-    check_upload((MEDIA_TYPES[plan.format],))
+    """Take the corrected file into the file store, cut where the first one was."""
     intake = Intake(
         plan.format,
         delimiter=job.document.delimiter,
@@ -175,7 +214,7 @@ def _receive_correction(
         chunk_rows=service.settings.chunk_rows,
         cut_rows=[chunk.rows for chunk in plan.chunks],
     )
-    for block in decode_body(iterate_body(service.settings.max_file_bytes), service.settings.max_file_bytes):
+    for block in blocks:
         digest.update(block)
         intake.feed(block)
         upload.write(block)

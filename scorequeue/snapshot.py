@@ -24,9 +24,6 @@ from scorequeue.archive import (
 )
 from scorequeue.data_folder import DataFolder, DataFolderError, Stores
 
-#: In the file store: uploads under way, which nothing refers to.
-UPLOADS = "uploads"
-
 
 class SnapshotError(Exception):
     """Nothing was saved, or restored, and the message says why.
@@ -149,7 +146,7 @@ def _write_draft(folder: DataFolder, files: Path, models: Path, out: Path, draft
             with open_append_only(folder.redis) as opened:
                 for found in opened:
                     archive.add_file(f"redis/{FOLDER}/{found.name}", found.content, found.size)
-            _add_tree(archive, "files", files, leave_out=UPLOADS)
+            _add_tree(archive, "files", files)
             _add_tree(archive, "models", models)
             contents = archive.end()
         file.flush()
@@ -157,13 +154,10 @@ def _write_draft(folder: DataFolder, files: Path, models: Path, out: Path, draft
     return contents
 
 
-def _add_tree(archive: ArchiveWriter, name: str, root: Path, leave_out: str | None = None) -> None:
+def _add_tree(archive: ArchiveWriter, name: str, root: Path) -> None:
     """Add a folder of files that are never changed in place; what goes while one looks is left out."""
     for path, is_folder in _walk(root, (root.resolve(),)):
-        relative = path.relative_to(root)
-        if relative.parts[0] == leave_out:
-            continue
-        member = f"{name}/{relative.as_posix()}"
+        member = f"{name}/{path.relative_to(root).as_posix()}"
         if is_folder:
             archive.add_folder(member)
             continue

@@ -198,6 +198,11 @@ class FileStore:
         """Remove all files of a job; nothing happens if there are none."""
         self._blobs.remove_folder(f"{_JOBS}/{job_id}")
 
+    def remove_results(self, job_id: str) -> None:
+        """Remove what was scored of a job, and leave its input."""
+        for name in (PARTS, RESULTS):
+            self._blobs.remove_folder(f"{_JOBS}/{job_id}/{name}")
+
     def list_jobs(self) -> list[str]:
         """Return the ids of the jobs that have files."""
         return self._blobs.list_names(_JOBS)

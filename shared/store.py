@@ -23,6 +23,7 @@ Keys (all begin with ``sq:``; those marked P are permanent, the others have a TT
 ``deadlines``           zset    ids by deadline, while they wait
 ``retention``           zset    ids by the time of their removal
 ``dead:{tenant}``       zset    dead letters
+``litter``              set     P  canceled file jobs whose results the sweep removes
 ``id_key``              string  P  secret that marks ids as ours
 ``sweep``               string  lock of the sweep
 ======================  ======  ==================================================================
@@ -582,6 +583,15 @@ class JobStore:
         """Return ids of jobs that are past their retention."""
         due: list[bytes] = self.client.zrangebyscore("sq:retention", "-inf", now_ms, start=0, num=most)  # type: ignore[assignment]
         return [job_id.decode() for job_id in due]
+
+    def list_litter(self, most: int) -> list[str]:
+        """Return ids of canceled file jobs whose results are still to be removed."""
+        found: list[bytes] = self.client.srandmember("sq:litter", most)  # type: ignore[assignment]
+        return [job_id.decode() for job_id in found]
+
+    def forget_litter(self, *job_ids: str) -> None:
+        """Note that the results of these jobs are gone."""
+        self.client.srem("sq:litter", *job_ids)
 
     def forget_workers(self, before_ms: int) -> None:
         """Drop workers that were last heard of before `before_ms`."""

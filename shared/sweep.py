@@ -23,6 +23,7 @@ INTERVAL_SECONDS = 1.0
 #: A sweep is bounded by these counts, so that it never holds Redis or the lock for long.
 _MOST_EXPIRED = 500
 _MOST_REMOVED = 1000
+_MOST_CLEANED = 20
 _FORGET_WORKERS_MS = 60_000
 _ORPHANS_EVERY_MS = 300_000
 _ORPHAN_AGE_MS = 3_600_000
@@ -77,6 +78,7 @@ class Sweep:
             if where := self._store.mark_wakeup(queue):
                 self._publisher.publish(queue, where)
         self._remove_overdue(now)
+        self._remove_litter()
         self._store.forget_workers(now - _FORGET_WORKERS_MS)
         self._clean_up(now)
         audit.log_waiting(self._store.client)
@@ -90,6 +92,14 @@ class Sweep:
             self._store.remove(*job_ids)
             if time.monotonic() > until:
                 return
+
+    def _remove_litter(self) -> None:
+        """Remove what was scored of canceled files; their inputs stay until their retention ends, for a retry."""
+        job_ids = self._store.list_litter(_MOST_CLEANED)
+        for job_id in job_ids:
+            self._files.remove_results(job_id)
+        if job_ids:
+            self._store.forget_litter(*job_ids)
 
     def _clean_up(self, now: int) -> None:
         """Remove what nobody refers to any more: names of webhook deliveries, and files without a job.

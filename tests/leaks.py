@@ -7,7 +7,7 @@ import redis
 #: Bounded in number by the registered models, the tenants and the processes.
 _PERMANENT = (
     "sq:queues", "sq:tenants", "sq:queue:", "sq:stream:", "sq:id_key", "sq:workers", "sq:sweep", "sq:keys", "sq:audit",
-    "sq:flight:", "sq:webhook_counts", "sq:webhook_secrets",
+    "sq:flight:", "sq:litter", "sq:webhook_counts", "sq:webhook_secrets",
 )  # fmt: skip
 _BROKER = ("_kombu.", "unacked", "rows", "files", "celery")
 #: Indexes: each member must be a job, a delivery or a tenant's list that exists.

@@ -57,9 +57,14 @@ class ModelJob:
         return QUEUES[self.kind]
 
     @property
+    def has_deadline(self) -> bool:
+        """Whether its waiting may end it: a file that was begun waits as long as it must."""
+        return self.status == Status.QUEUED and not (self.kind == "file" and self.attempts)
+
+    @property
     def is_overdue(self) -> bool:
         """Whether it still waits, past its deadline."""
-        return self.status == Status.QUEUED and self.past_deadline
+        return self.has_deadline and self.past_deadline
 
 
 class QueueModel:
@@ -172,7 +177,7 @@ class QueueModel:
             return 0, 1
         unit.owner, unit.stream, unit.place = None, "trial", next(self._places)
         self._totals[job.queue]["redelivered"] += 1
-        if unit.chunk is None:
+        if all(other.owner is None for other in job.units.values()):
             job.status = Status.QUEUED
         return 1, 0
 
@@ -212,5 +217,7 @@ class QueueModel:
         assert not job.status.is_terminal, "a terminal status never changes"
         job.status = status
         job.units = {}
+        if status == Status.CANCELED:
+            job.results = {}  # nobody can fetch them
         self._totals[job.queue][f"finished:{status}"] += 1
         self.told.append(job.id)

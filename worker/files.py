@@ -13,7 +13,7 @@ import numpy as np
 from shared import metrics
 from shared.blobs import AlteredBlob
 from shared.filestore import FileStore, earlier_parts
-from shared.jobs import Document, Job, parse_queue
+from shared.jobs import Document, Job, Status, parse_queue
 from shared.logs import get_logger
 from shared.references import BrokenManifest, UnknownModel
 from shared.registry import Registry
@@ -190,8 +190,15 @@ class ChunkScorer:
         if not stored:
             metrics.STALE_COMMITS.labels(*labels).inc()
             logger.warning("a chunk was no longer ours; its result was refused", job=claim.id, chunk=claim.chunk)
-            if self._store.read_job(claim.id) is None:  # deleted meanwhile: nobody would remove the part
-                self._files.remove(claim.id)
+            self._remove_left_part(claim)
+
+    def _remove_left_part(self, claim: Claim) -> None:
+        """Remove what was written for a job that was deleted or canceled meanwhile: its cleaning may be over."""
+        job = self._store.read_job(claim.id)
+        if job is None:
+            self._files.remove(claim.id)
+        elif job.status == Status.CANCELED:
+            self._files.remove_results(claim.id)
 
     def _choose_predictor(self, name: str, version: int, claim: Claim) -> Callable[[Matrix], Outcome]:
         if claim.strikes >= MAX_STRIKES:

@@ -32,7 +32,7 @@ local function claim_next(name)
     return true
   end
   local job = read_fields(job_key(id), 's', 'a', 'c', 'd', 'st')
-  if job.s == 'queued' and tonumber(job.d) <= now then
+  if job.s == 'queued' and tonumber(job.d) <= now and not (chunk ~= '' and job.st) then
     expire(id, now)
     expired[#expired + 1] = id
     return true

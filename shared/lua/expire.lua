@@ -4,7 +4,8 @@ local now = read_clock()
 local due = redis.call('ZRANGEBYSCORE', 'sq:deadlines', '-inf', now, 'LIMIT', 0, ARGV[1])
 local finished = {}
 for _, id in ipairs(due) do
-  if redis.call('HGET', job_key(id), 's') == 'queued' then
+  local job = read_fields(job_key(id), 's', 'kind', 'st')
+  if job.s == 'queued' and not (job.kind == 'file' and job.st) then -- a file that was begun is not given up
     expire(id, now)
     finished[#finished + 1] = id
   end

@@ -169,6 +169,10 @@ local function finish(id, status, now, more, dead)
   if job.kind == 'file' then
     for _, chunk in ipairs(list_offered(id)) do forget_chunk(id, chunk) end
     redis.call('PEXPIREAT', 'sq:ledger:' .. id, now + job.g + HOUR)
+    if status == 'canceled' then -- nobody can fetch what was scored: the sweep removes it
+      redis.call('DEL', 'sq:ledger:' .. id)
+      redis.call('SADD', 'sq:litter', id)
+    end
   else
     withdraw(job)
   end

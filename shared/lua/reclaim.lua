@@ -9,6 +9,13 @@ local moved, dead, finished = 0, 0, {}
 -- It lives, and Redis was away when it wanted to commit: what was tried alone did not end it.
 local excused = redis.call('EXISTS', 'sq:excused:' .. owner) == 1
 
+local function has_claimed_chunk(id)
+  for _, chunk in ipairs(list_offered(id)) do
+    if redis.call('HGET', chunk_key(id, chunk), 's') == 'running' then return true end
+  end
+  return false
+end
+
 local function give_back(id, chunk, entry)
   local key = chunk == '' and job_key(id) or chunk_key(id, chunk)
   local unit = read_unit(key)
@@ -45,7 +52,11 @@ local function give_back(id, chunk, entry)
   withdraw(unit)
   if strikes > 0 then count(queue, 'strikes', 1) end
   offer(key, queue, 'trial', id, chunk, unit.n)
-  if chunk == '' then redis.call('ZADD', 'sq:deadlines', job.d, id) end
+  if chunk == '' then
+    redis.call('ZADD', 'sq:deadlines', job.d, id)
+  elseif not has_claimed_chunk(id) then -- it waits again; what it has is kept, so its deadline is past
+    redis.call('HSET', job_key(id), 's', 'queued')
+  end
   count(queue, 'redelivered', 1)
   moved = moved + 1
 end

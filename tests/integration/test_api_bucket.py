@@ -197,6 +197,22 @@ def test_addresses_may_be_of_each_tenant(start: Callable[..., ApiUnderTest], sta
     assert_problem(api.http.post("/v1/jobs", json={"model": "line", "input": theirs}), 400, "invalid_parameter")
 
 
+@pytest.mark.parametrize("name", ["fixed.csv", "fixed.csv.gz"])
+def test_corrected_file_may_be_named_too(start: Callable[..., ApiUnderTest], name: str) -> None:
+    """A retry takes the corrected file from a bucket, and its result is that of the good file."""
+    api = start(chunk_rows=1000)
+    job_id = score(api, DATA.replace(b"\n1500,", b"\nx,"))
+    assert api.get_job(job_id)["row_counts"]["failed"] == 1
+    address = put(name, gzip.compress(DATA) if name.endswith(".gz") else DATA)
+
+    retried = read_id(api.http.post(f"/v1/jobs/{job_id}/retry", json={"input": address}))
+    api.score()
+
+    assert api.get_job(retried)["status"] == "succeeded"
+    assert fetch(api, retried, CSV) == fetch(api, score(api, DATA), CSV)
+    assert_problem(api.http.post(f"/v1/jobs/{job_id}/retry", json={"input": "/tmp/x"}), 400, "invalid_parameter")
+
+
 def test_missing_object_is_not_found(start: Callable[..., ApiUnderTest]) -> None:
     """An allowed address at which nothing is gets 404."""
     api = start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from scorequeue.embedded_redis import find_binary
 from shared.connection import connect
 from shared.settings import Settings
-from tests.api_under_test import IRIS_ROWS, ApiUnderTest, assert_problem
+from tests.api_under_test import IRIS_ROWS, ApiUnderTest, assert_problem, read_id
 from tests.conftest import WaitUntil
 from tests.small_models import register_small_models
 from tests.tools import leave_out
@@ -72,6 +73,28 @@ def test_service_closes_before_the_disk_is_full_and_opens_again(disk: Path, api:
     (disk / "filler").unlink()
     api.service.admission.look_again()
     assert api.post_rows(IRIS_ROWS).status_code == 202
+
+
+def test_part_that_does_not_fit_ends_its_job_clearly(
+    disk: Path, api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk whose result finds no room fails the job and leaves nothing half-written; a retry goes on from there."""
+    data = b"a,b\n" + b"1,2\n" * 200_000
+    job_id = api.submit_file(data, "line")
+    free = shutil.disk_usage(disk).free
+    (disk / "filler").write_bytes(b"x" * (free - 256 * 1024))
+    monkeypatch.setattr("worker.files.FULL_ATTEMPTS", 1)
+
+    api.score()
+
+    job = api.get_job(job_id)
+    assert (job["status"], job["error"]["code"]) == ("failed", "storage_full")
+    assert list((disk / "files" / "jobs" / job_id).rglob(".*")) == []
+    (disk / "filler").unlink()
+    api.service.admission.look_again()
+    retried = read_id(api.http.post(f"/v1/jobs/{job_id}/retry"))
+    api.score()
+    assert api.get_job(retried)["status"] == "succeeded"
 
 
 def test_upload_that_fills_the_disk_leaves_nothing(disk: Path, api: ApiUnderTest) -> None:

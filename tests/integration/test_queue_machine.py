@@ -245,7 +245,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert listed == {job.id for job in jobs}
         assert dead == self.model.dead_letters
         assert retained == {job.id for job in jobs if job.status.is_terminal}
-        assert {job.id for job in jobs if job.status == Status.QUEUED} <= due
+        assert {job.id for job in jobs if job.has_deadline} <= due
         assert due <= {job.id for job in jobs if not job.status.is_terminal}
         assert sorted(self._read_told()) == sorted(self.model.told)
         self.model.told.clear()

@@ -86,7 +86,7 @@ def test_drafts_and_what_is_of_this_start_are_left_out(folder: DataFolder, tmp_p
     """Unfinished uploads and parts, locks, logs and sockets are not saved."""
     before = list_tree(folder.root)
     for left_out in (
-        folder.files / "uploads" / "abc" / "input",
+        folder.files / "jobs" / "job_1" / ".input-0011223344556677",
         folder.files / "jobs" / "job_1" / "parts" / ".0000000-1-abcd",
         folder.models / "iris" / ".lock",
         folder.models / "iris" / ".incoming-1" / "manifest.json",
