@@ -37,9 +37,7 @@ def run(options: argparse.Namespace) -> int:
             quiet, quiet_seconds = _score(client, source, folder / "quiet.csv")
             with _killing(folder / "data") as killed:
                 disturbed, disturbed_seconds = _score(client, source, folder / "killed.csv")
-    print(
-        f"\nA CSV of {ROWS_A_KILL_RUN:,} rows in chunks of {CHUNK_ROWS:,}, a forest, {options.workers} worker processes"
-    )
+    print(f"\nA CSV of {ROWS_A_KILL_RUN:,} rows in chunks of {CHUNK_ROWS:,}, a forest, {options.workers} workers")
     print(f"  undisturbed                {quiet_seconds:>8.1f} s   sha256 {quiet[:16]}")
     kinds = ", ".join(f"{killed.count(kind)} {kind}" for kind in sorted(set(killed)))
     print(f"  a kill every {SECONDS_BETWEEN:.0f} s ({kinds}) {disturbed_seconds:>8.1f} s   sha256 {disturbed[:16]}")

@@ -25,8 +25,9 @@ class SlowRegression(LinearRegression):  # type: ignore[misc]
         return answer
 
 
-def register_slow_model(folder: Path) -> None:
+def register_slow_model(folder: Path, pause_seconds: float = SlowRegression.pause_seconds) -> None:
     """Register ``slow:1`` (y = a - b)."""
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     model = SlowRegression().fit(corners, [0.0, 1.0, -1.0, 0.0])
+    model.pause_seconds = pause_seconds
     register_model(model, "slow", registry=Registry(folder), sample=corners, columns=["a", "b"])

@@ -18,16 +18,16 @@ from tests.live_service import UP, LiveService
 
 pytestmark = pytest.mark.timeout(400)
 
-ROWS = 150_000
+ROWS = 100_000
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, wait_until: WaitUntil) -> Iterator[LiveService]:
     """Start a service with a model that takes its time, and a bucket."""
     folder = tmp_path_factory.mktemp("bucket")
-    register_slow_model(folder / "models")
+    register_slow_model(folder / "models", pause_seconds=0.1)
     with serve_bucket(folder, wait_until) as (_, environment):
-        settings = {"SCOREQUEUE_CHUNK_ROWS": "500", "SCOREQUEUE_FILE_STORE": f"s3://{NAME}/files"}
+        settings = {"SCOREQUEUE_CHUNK_ROWS": "1000", "SCOREQUEUE_FILE_STORE": f"s3://{NAME}/files"}
         settings["SCOREQUEUE_INPUT_PREFIXES"] = f"s3://{NAME}/incoming/"
         live = LiveService(folder, settings | environment)
         live.start([*UP, "--port", str(live.port), "--data", str(live.data), "--workers", "2"])
@@ -53,11 +53,12 @@ def test_killed_workers_leave_no_trace_in_the_result(
         job = client.submit_file(address, "slow")
         for done, whole in ((0.1, False), (0.3, True), (0.5, False)):
             wait_until(lambda done=done: job.refresh().record["progress"] >= done, 120, f"progress {done}")
-            (victim, *_) = wait_until(lambda: service.list_children("files worker"), 60, "a worker to kill")  # type: ignore[misc]
+            children = wait_until(lambda: service.list_children("files worker"), 60, "workers to kill")
             group = service.find_group("files worker")
             assert group is not None
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(group.pid if whole else victim, signal.SIGKILL)
+            for victim in [group.pid, *children] if whole else children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
         job.wait(300)
         job.download(killed)
 
