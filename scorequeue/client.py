@@ -7,7 +7,6 @@ and `transfer` how a large file goes back and forth.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from types import TracebackType
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 from scorequeue import transfer
-from scorequeue.errors import RequestRefused, ServiceUnreachable, WrongUse
+from scorequeue.aliases import find_version, promote_alias
+from scorequeue.errors import ServiceUnreachable, WrongUse
 from scorequeue.job import Job, idempotency_headers, job_path, wait_headers
 from scorequeue.payloads import encode_submission
 from scorequeue.transfer import OnProgress
@@ -28,8 +28,6 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 _DAY_SECONDS = 24 * 3600.0
 #: Seconds that the service may take to look through a file in a bucket.
 _PLAN_SECONDS = 1800.0
-#: Seconds that the service waits for its workers in one request for a promotion.
-_PROMOTION_SECONDS = 60.0
 
 Priority = Literal["high", "normal", "low"]
 
@@ -309,22 +307,7 @@ class Client:
         RequestRefused
             A version failed its check, or nobody could check it: the alias is as it was.
         """
-        target: dict[str, Any] = {"version": versions} if isinstance(versions, int) else {"versions": dict(versions)}
-        body = json.dumps(target | ({} if shadow is None else {"shadow": shadow})).encode()
-        path = f"/v1/models/{quote(name, safe='')}/aliases/{quote(alias, safe='')}"
-        end = time.monotonic() + timeout
-        while True:
-            try:
-                headers = {"Content-Type": "application/json"}
-                response = self.transport.request("PUT", path, headers=headers, body=body, wait=_PROMOTION_SECONDS)
-            except RequestRefused as error:
-                # Still loading: the same request is taken up where it was.
-                is_loading = error.code == "model_not_ready" and not error.errors and error.retry_after is not None
-                if not is_loading or time.monotonic() > end:
-                    raise
-            else:
-                answer: dict[str, Any] = read_json(response)
-                return answer
+        return promote_alias(self.transport, name, versions, alias=alias, shadow=shadow, timeout=timeout)
 
     def score(self, frame: pd.DataFrame, model: str, *, timeout: float = _DAY_SECONDS, **options: Any) -> pd.DataFrame:
         """Score a frame; needs pandas.
@@ -428,11 +411,7 @@ class Client:
         if alias not in aliases:
             known = ", ".join(aliases) or "none"
             raise WrongUse(f"model {name} has no alias {alias}; it has {known}")
-        meant = aliases[alias]
-        if isinstance(meant, Mapping):  # several versions: the one that gets most
-            shares = meant.get("versions") or {}
-            return str(max(shares, key=lambda version: (shares[version], -int(version))))
-        return str(meant)
+        return find_version(aliases[alias])
 
     def _name_input(self, address: str | PathLike[str], options: Mapping[str, Any], headers: Headers) -> Response:
         members = {name: value for name, value in options.items() if value is not None} | {"input": str(address)}

@@ -86,7 +86,11 @@ SHADOW_DIFFERENCE = Histogram(
     (*_MODEL, "shadow"),
     buckets=(0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1),
 )
-EVICTIONS = Counter("scorequeue_model_evictions", "Models that a process let go to keep to its memory limit.", _MODEL)
+EVICTIONS = Counter(
+    "scorequeue_model_evictions",
+    "Models that a process let go: for want of memory, or long unused and without an alias.",
+    _MODEL,
+)
 
 
 def render_metrics(redis_side: Callable[[], Iterable[Metric]] | None = None) -> bytes:

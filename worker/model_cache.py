@@ -6,10 +6,11 @@ import contextlib
 import gc
 import os
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import threadpoolctl
 
@@ -22,9 +23,12 @@ from worker.trust import Trust
 _Key = tuple[str, int]
 
 
-class _Entry(NamedTuple):
+@dataclass
+class _Entry:
     model: LoadedModel
     bytes: int
+    #: By the clock, in seconds.
+    used: float
 
 
 class ModelCache:
@@ -41,15 +45,23 @@ class ModelCache:
         What all models together may take; 0 is no limit.
     measure : callable, optional
         Gives the bytes that the process takes.
+    clock : callable
+        Gives seconds.
     """
 
     def __init__(
-        self, registry: Registry, trust: Trust, memory_bytes: int = 0, measure: Callable[[], int] | None = None
+        self,
+        registry: Registry,
+        trust: Trust,
+        memory_bytes: int = 0,
+        measure: Callable[[], int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.registry = registry
         self._trust = trust
         self._limit = memory_bytes
         self._measure = measure or read_resident_bytes
+        self._clock = clock
         self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
         self._not_ready: dict[str, str] = {}
         self._table = threading.Lock()
@@ -90,9 +102,26 @@ class ModelCache:
         """Hand out a model if it is warm."""
         with self._table:
             entry = self._entries.get((name, version))
-            if entry is not None:
-                self._entries.move_to_end((name, version))
-            return None if entry is None else entry.model
+            if entry is None:
+                return None
+            self._entries.move_to_end((name, version))
+            entry.used = self._clock()
+            return entry.model
+
+    def has(self, name: str, version: int) -> bool:
+        """Tell whether a version is warm; that is no use of it."""
+        with self._table:
+            return (name, version) in self._entries
+
+    def let_idle_go(self, kept: Container[tuple[str, int]], idle_seconds: float) -> None:
+        """Let go what was not used for so long, but for what is to be kept: old versions whose jobs are done."""
+        before = self._clock() - idle_seconds
+        with self._table:
+            idle = [key for key, entry in self._entries.items() if entry.used < before and key not in kept]
+        for key in idle:
+            self._drop(key)
+        if idle:
+            gc.collect()  # estimators may hold each other
 
     def fits(self, name: str, version: int) -> bool:
         """Tell whether a version can be loaded without another one going."""
@@ -126,7 +155,7 @@ class ModelCache:
         taken = max(self._measure() - before, model.manifest.size)
         with self._table:
             self._not_ready.pop(reference, None)
-            self._entries[name, version] = _Entry(model, taken)
+            self._entries[name, version] = _Entry(model, taken, self._clock())
         self._loads += 1
         metrics.LOAD_SECONDS.labels(name, version).observe(model.load_seconds)
         if self._limit:
@@ -148,13 +177,17 @@ class ModelCache:
         while self._count_bytes() > most:
             with self._table:
                 oldest = next((key for key in self._entries if key != keep), None)
-                if oldest is None:
-                    break
-                del self._entries[oldest]
-            metrics.EVICTIONS.labels(oldest[0], oldest[1]).inc()
+            if oldest is None:
+                break
+            self._drop(oldest)
             gone = True
         if gone:
-            gc.collect()  # estimators may hold each other
+            gc.collect()
+
+    def _drop(self, key: _Key) -> None:
+        with self._table:
+            self._entries.pop(key, None)
+        metrics.EVICTIONS.labels(*key).inc()
 
     def _estimate(self, name: str, version: int) -> int:
         with contextlib.suppress(UnknownModel, BrokenManifest):  # loading it will say so

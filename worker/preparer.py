@@ -20,6 +20,8 @@ from worker.models import ModelNotReady
 _LOOK_SECONDS = 1.0
 #: A version that could not be loaded is tried again when its files have changed, or after this time.
 _RETRY_SECONDS = 60.0
+#: A version to which no alias points goes when it was not used for so long.
+_IDLE_SECONDS = 600.0
 
 logger = get_logger(__name__)
 
@@ -69,17 +71,20 @@ class Preparer:
         return dict(self._answers)
 
     def prepare_aliased(self) -> None:
-        """Load the versions that aliases point to, as far as they fit beside each other."""
+        """Load the versions that aliases point to, as far as they fit beside each other; let idle others go."""
+        aliased: set[tuple[str, int]] = set()
         for name in self._registry.names():
             if not self._duty.takes_model(name):
                 continue
             versions: set[int] = set()
             with contextlib.suppress(BrokenManifest):  # of the aliases: the API says so to whoever uses them
                 versions = self._registry.aliased_versions(name)
+            aliased |= {(name, version) for version in versions}
             for version in sorted(versions, reverse=True):
                 if self._is_due(name, version):
                     self._prepare(name, version)
                     self._tell()
+        self._models.let_idle_go(aliased, _IDLE_SECONDS)
 
     def answer_asked(self) -> None:
         """Load what promotions ask for, whatever else has to go for it."""
@@ -102,15 +107,14 @@ class Preparer:
                 logger.exception("models could not be prepared; it is tried again")
 
     def _is_due(self, name: str, version: int) -> bool:
-        if self._models.peek(name, version) is not None or not self._models.fits(name, version):
+        if self._models.has(name, version) or not self._models.fits(name, version):
             return False
         failed = self._failed.get((name, version))
         return failed is None or failed[0] != self._stamp(name, version) or time.monotonic() > failed[1]
 
     def _answer(self, name: str, version: int) -> str:
-        is_warm = self._models.peek(name, version) is not None
         try:
-            if is_warm:  # it serves here; the next process must be able to load it too
+            if self._models.has(name, version):  # it serves here; the next process must be able to load it too
                 self._models.check_files(name, version)
         except ModelNotReady as error:
             return error.reason

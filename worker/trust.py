@@ -87,11 +87,7 @@ class Trust(msgspec.Struct, frozen=True):
                 "signatures are verified by model-signing, which is not installed: pip install 'scorequeue[signing]'"
             ) from None
         with tempfile.TemporaryDirectory(prefix="scorequeue-verify-") as folder:
-            version = Path(folder) / "version"
-            version.mkdir()
-            for name, content in files.items():
-                (version / name).write_bytes(content)
-            bundle = Path(folder) / SIGNATURE_FILE
+            version, bundle = _lay_out(Path(folder), files)
             bundle.write_bytes(signature)
             try:
                 verifier = verifying.Config()  # type: ignore[no-untyped-call]
@@ -116,16 +112,22 @@ def sign_files(files: Mapping[str, bytes], private_key: Path) -> bytes:
     except ModuleNotFoundError:
         raise Distrusted("signing needs model-signing: pip install 'scorequeue[signing]'") from None
     with tempfile.TemporaryDirectory(prefix="scorequeue-sign-") as folder:
-        version, bundle = Path(folder) / "version", Path(folder) / SIGNATURE_FILE
-        version.mkdir()
-        for name, content in files.items():
-            (version / name).write_bytes(content)
+        version, bundle = _lay_out(Path(folder), files)
         try:
             signer = signing.Config()  # type: ignore[no-untyped-call]
             signer.use_elliptic_key_signer(private_key=private_key).sign(version, bundle)
         except (ValueError, TypeError) as error:
             raise Distrusted(f"{private_key.name} cannot sign: {error}") from error
         return bundle.read_bytes()
+
+
+def _lay_out(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, Path]:
+    """Write files into a folder of a version; return it, and where its signature is to be."""
+    version = folder / "version"
+    version.mkdir()
+    for name, content in files.items():
+        (version / name).write_bytes(content)
+    return version, folder / SIGNATURE_FILE
 
 
 def _cut_patch(version: str) -> str:

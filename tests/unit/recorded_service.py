@@ -103,7 +103,7 @@ def _make_handler(service: RecordedService) -> type[BaseHTTPRequestHandler]:
             request = Request(self.command, self.path, dict(self.headers), self.rfile.read(length))
             self._send(service.next_answer(request))
 
-        do_POST = do_DELETE = do_GET  # noqa: N815 - the names that http.server looks for
+        do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - the names that http.server looks for
 
         def _send(self, answer: Answer) -> None:
             body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()

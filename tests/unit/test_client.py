@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -678,3 +679,35 @@ def test_a_frame_that_does_not_fit_is_not_sent(
     play_model(service, None)
     with pytest.raises(WrongUse, match=words):
         client.score(pd.DataFrame({name: [1.0] for name in columns}), model="churn")
+
+
+def test_a_promotion_is_repeated_while_the_workers_load(service: RecordedService, client: Client) -> None:
+    """The request is the same each time, and its answer the model's new state."""
+    loading = problem(503, "model_not_ready", "They go on loading: repeat.", headers={"Retry-After": "0"})
+    moved = {"name": "churn", "aliases": {"champion": 4}, "checked_by": 2}
+    # More often than the transport repeats by itself.
+    service.play("PUT", "/v1/models/churn/aliases/champion", *[loading] * 7, moved)
+
+    assert client.promote("churn", 4)["checked_by"] == 2
+    assert {request.body for request in service.requests} == {b'{"version": 4}'}
+
+
+def test_a_refused_promotion_is_not_repeated(service: RecordedService, client: Client) -> None:
+    """A version that failed its check fails it again: the reason is raised at once."""
+    fault = {"pointer": "#", "code": "model_not_ready", "detail": "its file is gone"}
+    refusal = problem(503, "model_not_ready", "churn:4 is not ready", headers={"Retry-After": "60"}, errors=[fault])
+    service.play("PUT", "/v1/models/churn/aliases/next", refusal)
+
+    with pytest.raises(RequestRefused, match="churn:4 is not ready"):
+        client.promote("churn", {3: 0.9, 4: 0.1}, alias="next", shadow=5)
+    (request,) = service.requests
+    assert json.loads(request.body) == {"versions": {"3": 0.9, "4": 0.1}, "shadow": 5}
+
+
+def test_an_alias_to_several_versions_shows_the_one_that_gets_most(service: RecordedService, client: Client) -> None:
+    """To look at an alias is to look at its main version."""
+    shares = {"versions": {"3": 0.4, "4": 0.6}, "shadow": 5}
+    service.play("GET", "/v1/models/churn", {"name": "churn", "aliases": {"champion": shares}})
+    service.play("GET", "/v1/models/churn/versions/4", {"version": 4})
+
+    assert client.model_version("churn") == {"version": 4}

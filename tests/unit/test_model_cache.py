@@ -152,6 +152,36 @@ def test_preparing_never_takes_turns_with_itself(registry: Registry) -> None:
     assert len(told) == 1
 
 
+def test_looking_after_the_aliased_is_no_use_of_them(registry: Registry) -> None:
+    """What was not used by a job for longest goes first, however often it was seen to be there."""
+    cache = make_cache(registry, 3)
+    preparer, _ = make_preparer(registry, cache)
+    preparer.prepare_aliased()
+    cache.get("line", 2)
+
+    preparer.prepare_aliased()
+    cache.get("line", 3)
+
+    assert cache.list_warm() == ["line:1", "line:2", "line:3"]
+
+
+def test_an_old_version_goes_when_its_jobs_are_done(registry: Registry) -> None:
+    """What no alias points to goes when it was not used for ten minutes; what an alias points to stays for ever."""
+    now = [1000.0]
+    cache = ModelCache(registry, Trust(), clock=lambda: now[0])
+    preparer, _ = make_preparer(registry, cache)
+    preparer.prepare_aliased()
+    cache.get("line", 2)
+    cache.get("line", 3)
+
+    now[0] += 500
+    cache.get("line", 3)
+    now[0] += 200
+    preparer.prepare_aliased()
+
+    assert sorted(cache.list_warm()) == ["iris:1", "line:1", "line:3"]
+
+
 def test_a_promotion_is_answered_even_if_another_model_goes_for_it(registry: Registry) -> None:
     """What is asked for is loaded, or the answer says why it was not; an old answer is forgotten."""
     cache = make_cache(registry, 1)
