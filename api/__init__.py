@@ -29,6 +29,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         compatible,
         dead_letters,
         events,
+        headers,
         jobs,
         limits,
         models,
@@ -43,7 +44,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.url_map.strict_slashes = False
     app.extensions["scorequeue"] = service.Service(settings or Settings.from_env())
+    app.wsgi_app = app.extensions["scorequeue"].connections.wrap(app.wsgi_app)  # type: ignore[method-assign]
     requests_log.install(app)
+    headers.install(app)
     problems.install(app)
     limits.install(app)
     callers.install(app)

@@ -15,6 +15,7 @@ from typing import Any
 
 from flask import request
 
+from api.connections import reading_from_client
 from shared.errors import ServiceError
 
 BLOCK_BYTES = 256 * 1024
@@ -55,7 +56,8 @@ def iterate_body(limit: int) -> Iterator[bytes]:
     received = 0
     # A server may block for ever on a read past the end that the client announced.
     while length is None or received < length:
-        block = stream.read(BLOCK_BYTES if length is None else min(BLOCK_BYTES, length - received))
+        with reading_from_client(request.environ):
+            block = stream.read(BLOCK_BYTES if length is None else min(BLOCK_BYTES, length - received))
         if not block:
             break
         received += len(block)

@@ -129,11 +129,11 @@ def answer_service_error(error: ServiceError) -> Response:
 
 def _answer_redis_error(error: redis.RedisError) -> Response:
     if isinstance(error, redis.exceptions.OutOfMemoryError) or str(error).startswith("MISCONF"):
-        logger.error("Redis takes no more", error=str(error))
+        logger.error("Redis takes no more", error=error)
         return answer_problem("overloaded", "The job store takes no more for now.", retry_after=5)
     if isinstance(error, redis.ResponseError):
         return _answer_unknown_error(error)
-    logger.error("Redis does not answer", error=str(error))
+    logger.error("Redis does not answer", error=error)
     return answer_problem(
         "store_unavailable", "The job store did not answer in time; nothing was promised. Try again.", retry_after=1
     )
@@ -141,10 +141,10 @@ def _answer_redis_error(error: redis.RedisError) -> Response:
 
 def _answer_os_error(error: OSError) -> Response:
     if error.errno in _FULL:
-        logger.error("the file store is full", error=str(error))
+        logger.error("the file store is full", error=error)
         return answer_problem("storage_full", "The file store is full; the upload was not kept.", retry_after=60)
     if error.errno in _UNAVAILABLE:
-        logger.error("the file store cannot be used", error=str(error))
+        logger.error("the file store cannot be used", error=error)
         return answer_problem("store_unavailable", "The file store cannot be used.", retry_after=5)
     return _answer_unknown_error(error)
 
@@ -165,6 +165,6 @@ def _answer_http_error(error: HTTPException) -> Response:
 
 
 def _answer_unknown_error(error: Exception) -> Response:
-    # The caller learns nothing of the inside; the log has the traceback under the request's id.
-    logger.error("request failed", exc_info=error, path=request.path)
+    # The caller learns nothing of the inside; the log has the place under the request's id.
+    logger.error("request failed", exc_info=error, route=request.url_rule.rule if request.url_rule else None)
     return answer_problem("internal_error", "An internal error occurred; the log has it under this request's id.")

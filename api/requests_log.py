@@ -24,6 +24,17 @@ def install(app: Flask) -> None:
     app.after_request(_end)
 
 
+def get_request_id() -> str:
+    """Return the id of the request that is being served: its caller's, or one that was made."""
+    request_id: str = g.request_id
+    return request_id
+
+
+def get_route() -> str:
+    """Return the rule that the request met: a path may hold what its caller sent."""
+    return request.url_rule.rule if request.url_rule else "unmatched"
+
+
 def _begin() -> None:
     given = request.headers.get("X-Request-Id", "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
@@ -34,13 +45,12 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
-    response.headers["X-Content-Type-Options"] = "nosniff"
     seconds = time.perf_counter() - g.began
     # A path outside the routes, or an invented method, would make a label out of whatever a stranger asks for.
     method = request.method if request.method in _METHODS else "other"
-    labels = (method, request.url_rule.rule if request.url_rule else "unmatched", str(response.status_code))
+    labels = (method, get_route(), str(response.status_code))
     metrics.HTTP_REQUESTS.labels(*labels).inc()
     metrics.HTTP_SECONDS.labels(*labels).observe(seconds)
     if response.status_code >= 500:
-        logger.error("answered with an error", method=request.method, path=request.path, status=response.status_code)
+        logger.error("answered with an error", method=method, route=get_route(), status=response.status_code)
     return response

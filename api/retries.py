@@ -14,6 +14,7 @@ from api.file_options import MEDIA_TYPES, guess_format
 from api.inputs import find_source
 from api.intake import Intake
 from api.jobs import answer_submitted, find_job
+from api.requests_log import get_request_id
 from api.service import Service, get_service
 from api.submission import keep_payload, read_idempotency_key, resolve_model, submit_job, take_fingerprint
 from api.uploads import check_upload, decode, decode_body
@@ -70,6 +71,7 @@ def _retry_rows(service: Service, job: Job) -> Job:
                 model_sha256=document.model_sha256,
                 metadata=document.metadata,
                 webhook=document.webhook,
+                request_id=get_request_id(),
                 retry_of=job.id,
             ),
             payload=keep_payload(service, new_id, payload),
@@ -187,6 +189,7 @@ def _submit_retry(
             version=manifest.version,
             model_sha256=manifest.sha256,
             retry_of=job.id,
+            request_id=get_request_id(),
             merged_chunks=merged,
         ),
         chunk_rows=tuple(chunk.rows for chunk in plan.chunks),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,18 @@ import redis
 from flask import Blueprint, Response, current_app
 
 from api.admission import Admission
+from api.callers import get_caller
+from api.connections import ConnectionGuard, make_spans
 from api.fleet import FleetView
 from api.keyring import KeyRing
 from api.limits import Limits
+from api.receiving import ReceivingPlaces
 from api.renditions import Renditions
 from api.waiting import Waiters
 from api.webhook_sender import WebhookSender
 from shared import metrics
 from shared.blobs import open_blobs
 from shared.connection import connect
-from shared.errors import ServiceError
 from shared.filestore import FileStore
 from shared.keys import KeyStore
 from shared.limits import Limiter
@@ -39,7 +40,8 @@ from shared.webhooks import DeliveryStore
 blueprint = Blueprint("service", __name__)
 logger = get_logger(__name__)
 
-_RECEIVE_TIMEOUT_SECONDS = 1.0
+#: Of the places for bodies, what one tenant may hold when there are others.
+_TENANT_SHARE = 0.5
 
 
 class Service:
@@ -64,14 +66,18 @@ class Service:
         on_disk = [] if "://" in settings.file_store else [Path(settings.file_store)]
         folders = [*on_disk, *([settings.redis_folder] if settings.redis_folder else [])]
         self.admission = Admission(self.store.client, folders, settings.min_free_bytes)
-        self._receivers = threading.BoundedSemaphore(settings.receiving_clients)
+        self.connections = ConnectionGuard(
+            make_spans(settings.stall_seconds, settings.max_wait_seconds), settings.min_bytes_per_second
+        )
+        self._places = ReceivingPlaces(settings.receiving_clients)
         self.deliveries = DeliveryStore(self.store.client)
         self.webhooks = WebhookSender(settings, self.deliveries, self.store)
         self.waiters = Waiters(settings.redis_url, settings.waiting_clients)
 
     def start(self) -> None:
-        """Start the threads of this process: the sweep, the listener for finished jobs, the senders of webhooks."""
+        """Start the threads of this process: the sweep, the listener for finished jobs, webhooks, and others."""
         self.waiters.start()
+        self.connections.start()
         self.webhooks.start()
         self._say_who_is_served()
         name = f"api@{socket.gethostname()}:{os.getpid()}"
@@ -93,12 +99,9 @@ class Service:
         ServiceError
             ``overloaded``: too many bodies come in already, and none was whole within a second.
         """
-        if not self._receivers.acquire(timeout=_RECEIVE_TIMEOUT_SECONDS):
-            raise ServiceError("overloaded", "Too many bodies are coming in at once; try again.", retry_after=1)
-        try:
+        caller = get_caller()
+        with self._places.take(caller.tenant, share=_TENANT_SHARE if caller.key_id else 1.0):
             yield
-        finally:
-            self._receivers.release()
 
 
 def get_service() -> Service:

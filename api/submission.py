@@ -14,6 +14,7 @@ from flask import request
 from api.callers import get_caller
 from api.limits import note_limits
 from api.outbound import check_address
+from api.requests_log import get_request_id
 from api.service import Service
 from shared.codec import Matrix, encode_matrix
 from shared.errors import ServiceError
@@ -128,6 +129,7 @@ def make_document(manifest: Manifest, options: Options, **members: Any) -> Docum
         model_sha256=manifest.sha256,
         metadata=options.metadata,
         webhook=options.webhook,
+        request_id=get_request_id(),
         **members,
     )
 

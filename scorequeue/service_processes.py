@@ -162,6 +162,10 @@ def _list_api_options(host: str, port: int) -> list[str]:
         "--interface": "wsgi",
         "--host": host,
         "--port": port,
+        # A proxy in front speaks it; without HTTP/2 there is less to attack, and a connection that says nothing ends.
+        "--http": "1",
+        "--http1-header-read-timeout": 10_000,
+        "--http1-buffer-size": 64 * 1024,
         "--workers": 2,
         "--blocking-threads": 32,
         # Connections, not requests: several hundred that say nothing must leave room for those that do.

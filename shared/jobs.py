@@ -85,6 +85,8 @@ class Document(msgspec.Struct, kw_only=True, omit_defaults=True):
     #: Rows that may fail; with the next one the job fails, and nothing more of it is scored. None: all may.
     max_failed_rows: int | None = None
     webhook: Webhook | None = None
+    #: Of the request that made it, by which the logs of API and workers name it.
+    request_id: str = ""
     #: Of a retry: chunks of which some rows are taken over from the job before.
     merged_chunks: tuple[int, ...] = ()
 
@@ -158,6 +160,7 @@ class Job(msgspec.Struct, kw_only=True):
             "gone_at": format_time(self.gone_at),
             "attempts": self.attempts,
             "retry_of": self.document.retry_of,
+            "request_id": self.document.request_id or None,
             "error": self.problem,
             "metadata": self.document.metadata,
             "links": {

@@ -118,6 +118,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     waiting_clients: int = 16
     #: Bodies that one API process reads at a time: a slow one holds a thread, and some must be left.
     receiving_clients: int = 12
+    #: A body that brings fewer bytes a second over so many seconds is ended with its connection.
+    stall_seconds: float = 10.0
+    min_bytes_per_second: int = 1024
     #: Seconds a request may wait at most.
     max_wait_seconds: float = 60.0
     #: Port on which a worker host serves its own metrics; 0: it does not.

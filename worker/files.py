@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 import numpy as np
+import structlog
 
 from shared import metrics
 from shared.blobs import AlteredBlob
@@ -132,6 +133,7 @@ class ChunkScorer:
 
     def _score_or_fail(self, queue: str, name: str, version: int, claim: Claim) -> None:
         """Score a chunk; end its job if that can never be done, whoever tries, or was tried long enough."""
+        structlog.contextvars.clear_contextvars()
         try:
             self._score(queue, name, version, claim)
         except AlteredBlob:
@@ -139,7 +141,7 @@ class ChunkScorer:
         except DamagedFile as error:
             self._fail(claim, "malformed_file", f"The file cannot be scored: {error}.")
         except (FileNotFoundError, ChunkMismatch, UnknownModel, BrokenManifest) as error:
-            logger.info("a chunk cannot be scored", job=claim.id, chunk=claim.chunk, error=str(error))
+            logger.info("a chunk cannot be scored", job=claim.id, chunk=claim.chunk, error=error)
             self._fail(claim, "internal_error", "The input or the model of this job is gone or altered.")
         except IsolationFailed:
             raise  # of this machine, not of the store
@@ -148,7 +150,7 @@ class ChunkScorer:
             if claim.attempt < (FULL_ATTEMPTS if full else STORE_ATTEMPTS):
                 logger.error(
                     "the file store failed; the chunk is tried again",
-                    job=claim.id, chunk=claim.chunk, attempt=claim.attempt, error=str(error),
+                    job=claim.id, chunk=claim.chunk, attempt=claim.attempt, error=error,
                 )  # fmt: skip
                 raise
             how = "is full" if full else "did not answer"
@@ -168,6 +170,7 @@ class ChunkScorer:
         job = self._store.read_job(claim.id)
         if job is None or claim.chunk is None:
             return  # deleted since; nothing is left to commit to
+        structlog.contextvars.bind_contextvars(request_id=job.document.request_id)
         began = time.perf_counter()
         scored = self._score_chunk(claim, job.document, self._choose_predictor(name, version, claim))
         entry = self._write_parts(claim, scored)

@@ -185,7 +185,13 @@ class RowsScorer:
             except NewerPayload:
                 newer.append(unit)
             except UnknownPayload as error:
-                logger.error("a payload cannot be read", job=unit.id, reason=str(error))
+                job = self._store.read_job(unit.id)
+                logger.error(
+                    "a payload cannot be read",
+                    job=unit.id,
+                    request_id=job and job.document.request_id,
+                    reason=str(error),
+                )
                 self._refuse([unit], "internal_error", "The rows of this job could not be read by this release.")
             else:
                 readable.append(unit)

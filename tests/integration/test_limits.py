@@ -92,14 +92,15 @@ def test_several_limits_are_taken_from_together_or_not_at_all(client: redis.Redi
 def test_limit_is_exact_under_many_threads(redis_url: str, client: redis.Redis, store: object) -> None:
     """Of two hundred attempts at once just as many pass as are allowed."""
     limit, begin = Limit("requests", "ann", 50, 24 * 3600), threading.Barrier(8)
-    limiters = [Limiter(redis.Redis.from_url(redis_url)) for _ in range(8)]
 
-    def attempt(limiter: Limiter) -> int:
-        begin.wait(10)
-        return sum(can_take(limiter, limit, 1) for _ in range(25))
+    def attempt(_: int) -> int:
+        with redis.Redis.from_url(redis_url) as client:
+            limiter = Limiter(client)
+            begin.wait(10)
+            return sum(can_take(limiter, limit, 1) for _ in range(25))
 
     with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(attempt, limiters)) == 50
+        assert sum(pool.map(attempt, range(8))) == 50
 
 
 @pytest.mark.parametrize(
