@@ -27,12 +27,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     from api import (
         callers,
         compatible,
+        compression,
         dead_letters,
         events,
         headers,
         jobs,
         limits,
         models,
+        pages,
         problems,
         queues,
         requests_log,
@@ -45,12 +47,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.strict_slashes = False
     app.extensions["scorequeue"] = service.Service(settings or Settings.from_env())
     app.wsgi_app = app.extensions["scorequeue"].connections.wrap(app.wsgi_app)  # type: ignore[method-assign]
+    compression.install(app)
     requests_log.install(app)
     headers.install(app)
     problems.install(app)
     limits.install(app)
     callers.install(app)
-    for module in (jobs, retries, events, dead_letters, queues, models, webhooks, compatible, service):
+    for module in (jobs, retries, events, dead_letters, queues, models, webhooks, compatible, service, pages):
         app.register_blueprint(module.blueprint)
     return app
 

@@ -35,7 +35,7 @@ def install(app: Flask) -> None:
                 _check_page(keys)
                 return
             g.caller = _identify(keys)
-            _check_scope(g.caller)
+            _check_scope(g.caller, rule)
         except ServiceError as error:
             _note_refusal(error)
             raise
@@ -79,8 +79,8 @@ def _check_page(keys: KeyRing) -> None:
         _check_neighbour()
 
 
-def _check_scope(caller: Caller) -> None:
-    scope = find_scope()
+def _check_scope(caller: Caller, rule: str | None) -> None:
+    scope = find_scope(rule, request.method)
     if scope is None:
         raise ServiceError("forbidden", "No key is allowed this call.")
     if scope and scope not in caller.scopes:

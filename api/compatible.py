@@ -3,31 +3,71 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from flask import Blueprint, Response, request
 
 from api.bodies import read_body
 from api.callers import get_tenant
+from api.operations import JSON, Answer, Body, describe
+from api.parameters import read_query
 from api.results import read_result
 from api.service import Service, answer_json, get_service
-from api.submission import Options, resolve_model, submit_rows
+from api.shapes import Prediction, Predictions
+from api.submission import Options, Row, Rows, resolve_model, submit_rows
 from api.waiting import await_job
 from shared.codec import Matrix
 from shared.errors import ServiceError
 from shared.jobs import Status
 from shared.manifest import Manifest
-from shared.rows import check_rows, load_json
+from shared.rows import check_rows, load_json, read_rows
 
 blueprint = Blueprint("compatible", __name__)
 
 #: A caller of these endpoints holds a connection; one that wants to wait longer submits a job.
 WAIT_SECONDS = 30.0
 
+_PROBLEMS = (
+    "malformed_json", "incomplete_upload", "invalid_parameter", "unknown_model", "job_canceled", "job_gone",
+    "idempotency_in_progress", "payload_too_large", "unsupported_media_type", "schema_mismatch", "idempotency_conflict",
+    "queue_full", "model_error", "worker_lost", "overloaded", "model_not_ready", "storage_full", "deadline_exceeded",
+)  # fmt: skip
+
+
+class ModelQuery(msgspec.Struct, kw_only=True):
+    """Which model is meant."""
+
+    model: Annotated[
+        str, msgspec.Meta(description="May be left out when one model is registered, or a default is set.")
+    ] = ""
+
+
+class FeaturesRequest(msgspec.Struct, kw_only=True):
+    """One row."""
+
+    features: Row
+
+
+class FeatureRowsRequest(msgspec.Struct, kw_only=True):
+    """Several rows."""
+
+    features: Rows
+
+
+_FEATURES = msgspec.json.Decoder(FeatureRowsRequest)
+
 
 @blueprint.post("/predict")
+@describe(
+    {200: Answer(says="The answer.", kind=Prediction)},
+    query=ModelQuery,
+    headers=("Idempotency-Key",),
+    bodies={JSON: Body(kind=FeaturesRequest, example={"features": [5.1, 3.5, 1.4, 0.2]})},
+    problems=_PROBLEMS,
+)
 def predict() -> Response:
     """Score one row: ``{"features": [...]}``."""
     began = time.perf_counter()
@@ -45,6 +85,13 @@ def predict() -> Response:
 
 
 @blueprint.post("/predict_batch")
+@describe(
+    {200: Answer(says="The answers, in the rows' order.", kind=Predictions)},
+    query=ModelQuery,
+    headers=("Idempotency-Key",),
+    bodies={JSON: Body(kind=FeatureRowsRequest, example={"features": [[5.1, 3.5, 1.4, 0.2]]})},
+    problems=_PROBLEMS,
+)
 def predict_batch() -> Response:
     """Score several rows: ``{"features": [[...], ...]}``."""
     result = _score(get_service(), single=False)
@@ -59,9 +106,8 @@ def predict_batch() -> Response:
 
 def _score(service: Service, *, single: bool) -> dict[str, Any]:
     body = _read_json_body(service)
-    features = _pick_features(load_json(body))
-    manifest = resolve_model(service, request.args.get("model", ""))
-    matrix = _check_features(features, manifest, service.settings.max_job_rows if not single else None)
+    manifest = resolve_model(service, read_query(ModelQuery).model)
+    matrix = _read_features(body, manifest, None if single else service.settings.max_job_rows)
     submitted = submit_rows(service, get_tenant(), manifest, matrix, Options(), body)
     job = await_job(service, submitted, WAIT_SECONDS)
     if job is None:
@@ -87,6 +133,18 @@ def _read_json_body(service: Service) -> bytes:
         return read_body(service.settings.max_body_bytes)
 
 
+def _read_features(body: bytes, manifest: Manifest, max_rows: int | None) -> Matrix:
+    """Read several rows, or, without `max_rows`, a single one."""
+    try:
+        features = bytes(_FEATURES.decode(body).features)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Something is not as it should be: look again, cell by cell, to say what and where.
+        return _check_features(_pick_features(load_json(body)), manifest, max_rows)
+    if max_rows is not None:
+        return read_rows(features, manifest.signature, max_rows=max_rows, pointer="#/features")
+    return _read_single(lambda: read_rows(b"[%b]" % features, manifest.signature, max_rows=1, pointer="#/features"))
+
+
 def _pick_features(document: Any) -> Any:
     if not isinstance(document, dict) or "features" not in document:
         raise ServiceError("invalid_parameter", 'Expected an object with "features".')
@@ -97,10 +155,14 @@ def _check_features(features: Any, manifest: Manifest, max_rows: int | None) -> 
     """Check several rows, or, without `max_rows`, a single one."""
     if max_rows is not None:
         return check_rows(features, manifest.signature, max_rows=max_rows, pointer="#/features")
+    return _read_single(lambda: check_rows([features], manifest.signature, max_rows=1, pointer="#/features"))
+
+
+def _read_single(read: Callable[[], Matrix]) -> Matrix:
+    """Read a single row: where it is wrong, its number would only confuse."""
     try:
-        return check_rows([features], manifest.signature, max_rows=1, pointer="#/features")
+        return read()
     except ServiceError as error:
-        # There is one row, so its number only confuses.
         for fault in error.errors:
             fault["pointer"] = fault["pointer"].replace("#/features/0", "#/features", 1)
         detail = error.detail.replace("#/features/0", "#/features", 1)

@@ -6,7 +6,9 @@ from flask import Blueprint, Response
 
 from api.callers import get_tenant
 from api.jobs import describe_job
+from api.operations import Answer, describe
 from api.service import answer_json, get_service
+from api.shapes import DeadLetters
 
 blueprint = Blueprint("dead_letters", __name__)
 
@@ -14,6 +16,7 @@ _MOST = 200
 
 
 @blueprint.get("/v1/dead-letters")
+@describe({200: Answer(says="The dead letters.", kind=DeadLetters)})
 def list_dead_letters() -> Response:
     """List the caller's dead letters, the newest first."""
     service = get_service()

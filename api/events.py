@@ -17,6 +17,7 @@ from flask import Blueprint, Response, request
 
 from api.callers import get_tenant
 from api.jobs import describe_job, find_job
+from api.operations import Answer, describe
 from api.service import Service, get_service
 from api.waiting import LOOK_SECONDS
 from shared.errors import ServiceError
@@ -29,6 +30,14 @@ _COMMENT_SECONDS = 10.0
 
 
 @blueprint.get("/v1/jobs/<job_id>/events")
+@describe(
+    {
+        200: Answer(says="Events, each with an `id`; their data are the job.", media_types=("text/event-stream",)),
+        204: Answer(says="The job has ended, and its end was heard."),
+    },
+    headers=("Last-Event-ID",),
+    problems=("unknown_job", "job_gone", "overloaded"),
+)
 def stream_events(job_id: str) -> Response:
     """Stream ``status`` and ``progress`` as they come, and ``done`` at the end.
 

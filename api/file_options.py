@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from api.parameters import explain_fault
 from api.service import Service
-from api.submission import Options, check_options
+from api.submission import DeadlineSeconds, Options, Priority, RetentionSeconds, check_options
 from shared.errors import ServiceError
 from shared.plans import Format
 
@@ -31,17 +32,49 @@ _PACKED: dict[str, str] = {".gz": "gzip", ".zst": "zstd"}
 _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|"}
 
 
+OnRowError = Literal["continue", "fail"]
+Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
 class FileOptions(Options):
     """What a caller may ask for with a file."""
 
     model: str = ""
-    on_row_error: Literal["continue", "fail"] = "continue"
-    error_threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    on_row_error: OnRowError = "continue"
+    error_threshold: Ratio | None = None
     delimiter: str = ","
     column_prefix: str = ""
     dry_run: bool = False
     #: Address of a file that is there already, instead of an upload.
     input: str = ""
+
+
+class FileQuery(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The options of a file in a query, or in the fields of a form."""
+
+    model: Annotated[str, msgspec.Meta(description="`name`, `name@alias` or `name:version`.")] = ""
+    priority: Priority = "normal"
+    deadline_seconds: DeadlineSeconds | msgspec.UnsetType = msgspec.UNSET
+    retention_seconds: RetentionSeconds | msgspec.UnsetType = msgspec.UNSET
+    on_row_error: OnRowError = "continue"
+    error_threshold: Ratio | msgspec.UnsetType = msgspec.UNSET
+    delimiter: Annotated[str, msgspec.Meta(description="One character, or `comma`, `semicolon`, `tab`, `pipe`.")] = ","
+    column_prefix: str = ""
+    dry_run: bool = False
+    webhook_url: str | msgspec.UnsetType = msgspec.UNSET
+    webhook_events: Annotated[str, msgspec.Meta(description="Names, with commas.")] | msgspec.UnsetType = msgspec.UNSET
+
+
+class FileForm(FileQuery, kw_only=True):
+    """A form with a file; the options may stand before or after it."""
+
+    file: Annotated[str, msgspec.Meta(extra_json_schema={"contentMediaType": "application/octet-stream"})]
+
+
+class InputRequest(FileOptions, kw_only=True):
+    """A file that is there already."""
+
+    input: Annotated[str, msgspec.Meta(min_length=1, examples=["s3://bucket/incoming/rows.csv"])]
 
 
 def read_options(service: Service, values: Mapping[str, Any], *, strict: bool = False) -> FileOptions:
@@ -62,9 +95,11 @@ def read_options(service: Service, values: Mapping[str, Any], *, strict: bool = 
     delimiter = values.get("delimiter", ",")
     named = {"delimiter": _DELIMITERS.get(delimiter, delimiter)} if isinstance(delimiter, str) else {}
     try:
+        if not strict:
+            msgspec.convert({name: values[name] for name in values}, FileQuery, strict=False)
         options = msgspec.convert({**_nest_webhook(values), **named}, type=FileOptions, strict=strict)
     except msgspec.ValidationError as error:
-        raise ServiceError("invalid_parameter", f"{error}".replace("$.", "")) from None
+        raise ServiceError("invalid_parameter", explain_fault(error, FileOptions)) from None
     check_options(service, options)
     return options
 

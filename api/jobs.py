@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import redis
@@ -12,13 +12,16 @@ from flask import Blueprint, Response, request
 from api import inputs, uploads
 from api.bodies import read_body
 from api.callers import get_tenant
-from api.file_options import FileOptions
-from api.paging import collect_page, link_next, read_limit
+from api.file_options import FORMATS, FileForm, FileOptions, FileQuery, InputRequest
+from api.operations import JSON, Answer, Body, describe
+from api.paging import PageQuery, collect_page, link_next
+from api.parameters import read_query
 from api.preferences import confirm_wait, get_wait_seconds
 from api.problems import PROBLEMS, answer_problem, describe_problem
 from api.results import answer_file_errors, answer_file_result, read_result
 from api.service import Service, answer_json, get_service
-from api.submission import Options, submit_rows
+from api.shapes import EndedJob, JobList, JobView, Preview, RowsResult
+from api.submission import Options, Rows, submit_rows
 from api.waiting import await_job, job_gone
 from shared.errors import Fault, ServiceError
 from shared.jobs import Job, Status
@@ -30,14 +33,62 @@ blueprint = Blueprint("jobs", __name__)
 class RowsRequest(Options):
     """The body of a rows job."""
 
-    model: str
-    rows: msgspec.Raw
+    model: Annotated[str, msgspec.Meta(description="`name`, `name@alias` or `name:version`.")]
+    rows: Rows
+
+
+class JobQuery(PageQuery):
+    """Which jobs to list."""
+
+    status: Status | None = None
+    model: Annotated[str, msgspec.Meta(description="`name` or `name:version`.")] | None = None
+    kind: Literal["rows", "file"] | None = None
+
+
+class ResultQuery(msgspec.Struct, kw_only=True):
+    """How much of a result is wanted."""
+
+    partial: Annotated[bool, msgspec.Meta(description="Of a file: the chunks from the start, while it runs.")] = False
 
 
 _ROWS_REQUEST = msgspec.json.Decoder(RowsRequest)
+_FOR_JOB = ("unknown_job", "job_gone")
+#: Operations that take the id of a job, by which one can go on.
+_NEXT = (
+    "jobs_show", "jobs_show_result", "jobs_show_errors", "events_stream_events", "jobs_cancel", "retries_retry",
+    "jobs_remove",
+)  # fmt: skip
 
 
 @blueprint.post("/v1/jobs")
+@describe(
+    {
+        200: Answer(
+            says="With `Prefer: wait`, the job has ended; with `dry_run`, the first rows and the differences.",
+            kind=(EndedJob, Preview),
+            headers=("Location", "Preference-Applied"),
+        ),
+        202: Answer(
+            says="The job is written down.",
+            kind=JobView,
+            headers=("Location", "Retry-After", "Preference-Applied"),
+            links=_NEXT,
+        ),
+    },
+    query=FileQuery,
+    headers=("Prefer", "Idempotency-Key", "Content-Encoding", "Content-Digest", "traceparent"),
+    bodies={
+        JSON: Body(kind=(RowsRequest, InputRequest), example={"model": "churn@champion", "rows": [[1.0, 2.0]]}),
+        uploads.FORM: Body(kind=FileForm),
+    }
+    | {media_type: Body() for media_type in FORMATS},
+    problems=(
+        "malformed_json", "malformed_csv", "malformed_file", "incomplete_upload", "invalid_parameter", "not_found",
+        "unknown_model", "length_required", "idempotency_in_progress", "job_gone", "payload_too_large",
+        "unsupported_media_type", "schema_mismatch", "column_collision", "idempotency_conflict", "queue_full",
+        "overloaded", "model_not_ready", "storage_full",
+    ),
+)  # fmt: skip
 def submit() -> Response:
     """Take a job: rows in JSON, or a file."""
     service = get_service()
@@ -55,6 +106,14 @@ def submit() -> Response:
 
 
 @blueprint.get("/v1/jobs/<job_id>")
+@describe(
+    {
+        200: Answer(says="The job.", kind=JobView, headers=("ETag", "Preference-Applied")),
+        304: Answer(says="It is as it was.", headers=("ETag",)),
+    },
+    headers=("Prefer", "If-None-Match"),
+    problems=_FOR_JOB,
+)
 def show(job_id: str) -> Response:
     """Show a job; with ``Prefer: wait=n`` as soon as it has ended, or after n seconds."""
     service = get_service()
@@ -70,11 +129,38 @@ def show(job_id: str) -> Response:
 
 
 @blueprint.get("/v1/jobs/<job_id>/result")
+@describe(
+    {
+        200: Answer(
+            says="The result: JSON of rows, and of a file the scored file in the format that `Accept` names.",
+            kind=RowsResult,
+            media_types=tuple(FORMATS),
+            headers=("ETag", "Accept-Ranges", "Content-Disposition", "Scorequeue-Rows"),
+        ),
+        206: Answer(
+            says="The range.",
+            media_types=tuple(FORMATS),
+            headers=("ETag", "Content-Range", "Accept-Ranges", "Content-Disposition", "Scorequeue-Rows"),
+        ),
+        304: Answer(says="The caller has it.", headers=("ETag", "Accept-Ranges", "Content-Disposition")),
+    },
+    query=ResultQuery,
+    headers=("Range", "If-Range", "If-None-Match"),
+    problems=(
+        "invalid_parameter", *_FOR_JOB, "job_not_finished", "job_canceled", "range_not_satisfiable",
+        "schema_mismatch", "malformed_csv", "malformed_file", "model_error", "worker_lost", "deadline_exceeded",
+        "model_not_ready", "unknown_model", "overloaded",
+    ),
+)  # fmt: skip
 def show_result(job_id: str) -> Response:
     """Answer with what was scored, or with why it was not."""
     service = get_service()
     job = find_job(service, job_id)
-    if _wants_partial() and job.kind == "file" and job.status in (Status.QUEUED, Status.RUNNING, Status.FAILED):
+    if (
+        read_query(ResultQuery).partial
+        and job.kind == "file"
+        and job.status in (Status.QUEUED, Status.RUNNING, Status.FAILED)
+    ):
         try:
             return answer_file_result(service, job, partial=True)
         except FileNotFoundError:
@@ -97,6 +183,7 @@ def show_result(job_id: str) -> Response:
 
 
 @blueprint.get("/v1/jobs/<job_id>/errors")
+@describe({200: Answer(says="One failed row a line.", media_types=("application/x-ndjson",))}, problems=_FOR_JOB)
 def show_errors(job_id: str) -> Response:
     """List the rows that failed, as NDJSON."""
     service = get_service()
@@ -115,6 +202,13 @@ def show_errors(job_id: str) -> Response:
 
 
 @blueprint.post("/v1/jobs/<job_id>/cancel")
+@describe(
+    {
+        200: Answer(says="It is canceled.", kind=JobView),
+        202: Answer(says="A file job: it will be when its running chunks have stopped.", kind=JobView),
+    },
+    problems=(*_FOR_JOB, "job_terminal"),
+)
 def cancel(job_id: str) -> Response:
     """Cancel a job: a rows job at once, a file job when its running chunks have stopped."""
     service = get_service()
@@ -128,6 +222,7 @@ def cancel(job_id: str) -> Response:
 
 
 @blueprint.delete("/v1/jobs/<job_id>")
+@describe({204: Answer(says="It is gone.")}, problems=_FOR_JOB)
 def remove(job_id: str) -> Response:
     """Remove a job with its input and result; a commit that comes later is refused."""
     service = get_service()
@@ -139,24 +234,25 @@ def remove(job_id: str) -> Response:
 
 
 @blueprint.get("/v1/jobs")
+@describe(
+    {200: Answer(says="A page of jobs.", kind=JobList, headers=("Link",))},
+    query=JobQuery,
+    problems=("invalid_parameter",),
+)
 def list_jobs() -> Response:
     """List the caller's jobs, newest first, in pages."""
     service = get_service()
-    limit = read_limit()
-    wanted = {name: request.args[name] for name in ("status", "model", "kind") if name in request.args}
-    if wanted.get("status", Status.QUEUED) not in list(Status):
-        raise ServiceError("invalid_parameter", f"status: expected one of {', '.join(Status)}.")
-    if wanted.get("kind", "rows") not in ("rows", "file"):
-        raise ServiceError("invalid_parameter", "kind: expected rows or file.")
+    query = read_query(JobQuery)
+    wanted = {name: str(getattr(query, name)) for name in ("status", "model", "kind") if getattr(query, name)}
     found, cursor = collect_page(
-        limit,
+        query,
         lambda after, most: service.store.list_jobs(get_tenant(), after=after, most=most),
         service.store.read_jobs,
         lambda job: _is_wanted(job, wanted),
         filtered=bool(wanted),
     )
     response = answer_json({"jobs": [_describe(job, None) for job in found], "next": cursor})
-    return link_next(response, "/v1/jobs", wanted, limit, cursor)
+    return link_next(response, "/v1/jobs", wanted, query.limit, cursor)
 
 
 def _submit_json(service: Service) -> Response:
@@ -258,13 +354,6 @@ def answer_submitted(job: Job, document: dict[str, Any] | None = None) -> Respon
     """Answer 202 for a job that is written down."""
     description = document or job.describe(job.created, None)
     return answer_json(description, 202, {"Location": f"/v1/jobs/{job.id}", "Retry-After": "1"})
-
-
-def _wants_partial() -> bool:
-    text = request.args.get("partial", "false")
-    if text not in ("true", "false"):
-        raise ServiceError("invalid_parameter", "partial: expected true or false.")
-    return text == "true"
 
 
 def _is_wanted(job: Job, wanted: dict[str, str]) -> bool:

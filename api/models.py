@@ -9,8 +9,10 @@ from flask import Blueprint, Response
 
 from api.bodies import read_body
 from api.callers import get_tenant
+from api.operations import JSON, Answer, Body, describe
 from api.promotion import promote
 from api.service import Service, answer_json, get_service
+from api.shapes import ModelList, ModelView, MovedAlias, VersionView
 from shared.aliases import Target, point_at
 from shared.errors import ServiceError
 from shared.fleet import Fleet
@@ -34,6 +36,7 @@ class AliasRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 @blueprint.get("/v1/models")
+@describe({200: Answer(says="All models.", kind=ModelList)})
 def list_models() -> Response:
     """List the models with their versions and aliases."""
     service = get_service()
@@ -42,6 +45,7 @@ def list_models() -> Response:
 
 
 @blueprint.get("/v1/models/<name>")
+@describe({200: Answer(says="The model.", kind=ModelView)}, problems=("unknown_model",))
 def show_model(name: str) -> Response:
     """Show a model, all its versions and aliases."""
     service = get_service()
@@ -50,6 +54,7 @@ def show_model(name: str) -> Response:
 
 
 @blueprint.get("/v1/models/<name>/versions/<int:version>")
+@describe({200: Answer(says="The version.", kind=VersionView)}, problems=("unknown_model", "not_found"))
 def show_version(name: str, version: int) -> Response:
     """Show a version: its signature, metrics and evidence, and whether it is ready."""
     service = get_service()
@@ -59,6 +64,14 @@ def show_version(name: str, version: int) -> Response:
 
 
 @blueprint.put("/v1/models/<name>/aliases/<alias>")
+@describe(
+    {200: Answer(says="The model, with its alias moved.", kind=MovedAlias)},
+    bodies={JSON: Body(kind=AliasRequest, example={"version": 3})},
+    problems=(
+        "malformed_json", "invalid_parameter", "incomplete_upload", "unknown_model", "payload_too_large",
+        "model_not_ready", "overloaded",
+    ),
+)  # fmt: skip
 def move_alias(name: str, alias: str) -> Response:
     """Point an alias at a version, once every worker has it warm and its golden sample is right."""
     service = get_service()

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 
-from flask import Response, request
+import msgspec
+from flask import Response
 
-from shared.errors import ServiceError
-
-_PAGE = 20
-_MOST_PAGE = 200
 #: Records looked at for one page of a filtered list, so that a rare status cannot cost a scan of everything.
 _MOST_LOOKED_AT = 5000
 
 Record = TypeVar("Record")
 
 
-def read_limit() -> int:
-    """Return the records that the caller wants on a page.
+class PageQuery(msgspec.Struct, kw_only=True):
+    """Which page of a list."""
 
-    Raises
-    ------
-    ServiceError
-        ``invalid_parameter``.
-    """
-    text = request.args.get("limit", str(_PAGE))
-    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= _MOST_PAGE:
-        raise ServiceError("invalid_parameter", f"limit: expected a whole number from 1 to {_MOST_PAGE}.")
-    return int(text)
+    limit: Annotated[int, msgspec.Meta(ge=1, le=200, description="Records on a page.")] = 20
+    after: Annotated[str, msgspec.Meta(description="The last record of the page before.")] | None = None
 
 
 def collect_page(
-    limit: int,
+    query: PageQuery,
     list_ids: Callable[[str | None, int], list[str]],
     read: Callable[[Sequence[str]], list[Record | None]],
     is_wanted: Callable[[Record], bool],
@@ -56,10 +46,10 @@ def collect_page(
     Returns
     -------
     tuple of list and (str or None)
-        At most `limit` records, and the cursor of the next page.
+        At most as many records as are asked for, and the cursor of the next page.
     """
     found: list[Record] = []
-    after, looked_at = request.args.get("after"), 0
+    after, looked_at, limit = query.after, 0, query.limit
     while looked_at < _MOST_LOOKED_AT:
         ids = list_ids(after, max(limit, 100) if filtered else limit + 1)
         if not ids:

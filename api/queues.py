@@ -6,15 +6,20 @@ from typing import Any
 
 from flask import Blueprint, Response
 
+from api.operations import Answer, describe
 from api.service import Service, answer_json, get_service
+from api.shapes import Queues
 from shared.fleet import Fleet
 from shared.jobs import parse_queue, queue_name
 from shared.wakeups import CELERY_QUEUES
 
 blueprint = Blueprint("queues", __name__)
 
+_PROBLEMS = ("unknown_model", "model_not_ready")
+
 
 @blueprint.get("/v1/queues")
+@describe({200: Answer(says="The queues.", kind=Queues)})
 def list_queues() -> Response:
     """Show what waits, for each model version that was ever used."""
     service = get_service()
@@ -24,12 +29,14 @@ def list_queues() -> Response:
 
 
 @blueprint.post("/v1/queues/<model>/pause")
+@describe({200: Answer(says="The queues of the model.", kind=Queues)}, problems=_PROBLEMS)
 def pause_queue(model: str) -> Response:
     """Stop claiming a model's jobs; they are still taken, and wait."""
     return _set_paused(model, paused=True)
 
 
 @blueprint.post("/v1/queues/<model>/resume")
+@describe({200: Answer(says="The queues of the model.", kind=Queues)}, problems=_PROBLEMS)
 def resume_queue(model: str) -> Response:
     """Claim a model's jobs again."""
     return _set_paused(model, paused=False)

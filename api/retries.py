@@ -14,8 +14,10 @@ from api.file_options import MEDIA_TYPES, guess_format
 from api.inputs import find_source
 from api.intake import Intake
 from api.jobs import answer_submitted, find_job
+from api.operations import JSON, Answer, Body, describe
 from api.requests_log import get_request_id
 from api.service import Service, get_service
+from api.shapes import JobView
 from api.submission import keep_payload, read_idempotency_key, resolve_model, submit_job, take_fingerprint
 from api.uploads import check_upload, decode, decode_body
 from shared.errors import ServiceError
@@ -38,6 +40,19 @@ class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @blueprint.post("/v1/jobs/<job_id>/retry")
+@describe(
+    {202: Answer(says="The new job.", kind=JobView, headers=("Location", "Retry-After"))},
+    headers=("Idempotency-Key",),
+    bodies={JSON: Body(kind=RetryRequest, example={"model": "churn:4"})}
+    | {media_type: Body() for media_type in MEDIA_TYPES.values()},
+    body_required=False,
+    problems=(
+        "malformed_json", "malformed_csv", "malformed_file", "incomplete_upload", "invalid_parameter", "unknown_model",
+        "unknown_job", "job_gone", "length_required", "job_not_finished", "job_terminal", "idempotency_in_progress",
+        "payload_too_large", "unsupported_media_type", "schema_mismatch", "column_collision", "idempotency_conflict",
+        "queue_full", "overloaded", "model_not_ready", "storage_full",
+    ),
+)  # fmt: skip
 def retry(job_id: str) -> Response:
     """Put a dead letter back, or score the failed rows of a file again."""
     service = get_service()

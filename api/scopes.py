@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from flask import request
-
 from shared.errors import ServiceError
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -12,7 +10,7 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 PROBES = frozenset({"/health", "/ready"})
 #: Pages and descriptions: files of the installed package, the same for everybody and without any data. A browser loads
 #: them without a key; the calls that they make carry the one that their user types in.
-PAGES: frozenset[str] = frozenset()
+PAGES = frozenset({"/openapi.json", "/docs", "/redoc", "/assets/<asset>"})
 #: Beginnings of rules, the most special first: scope for reading, scope for all else.
 _SCOPES = (
     ("/v1/jobs", "jobs:read", "jobs:write"),
@@ -33,12 +31,11 @@ class ScopeMissing(ServiceError):
         self.scope = scope
 
 
-def find_scope() -> str | None:
-    """Return the scope that the request needs; empty if any key will do, None if none does."""
-    if request.url_rule is None:  # nothing is there, or not by this method
+def find_scope(rule: str | None, method: str) -> str | None:
+    """Return the scope that a call needs; empty if any key will do, None if none does."""
+    if rule is None:  # nothing is there, or not by this method
         return ""
-    rule = request.url_rule.rule
     for beginning, reading, changing in _SCOPES:
         if rule == beginning or rule.startswith((f"{beginning}/", f"{beginning}_")):
-            return reading if request.method in _READING else changing
+            return reading if method in _READING else changing
     return None

@@ -19,8 +19,10 @@ from api.connections import ConnectionGuard, make_spans
 from api.fleet import FleetView
 from api.keyring import KeyRing
 from api.limits import Limits
+from api.operations import Answer, describe
 from api.receiving import ReceivingPlaces
 from api.renditions import Renditions
+from api.shapes import Health, Readiness
 from api.waiting import Waiters
 from api.webhook_sender import WebhookSender
 from shared import metrics
@@ -118,12 +120,19 @@ def answer_json(value: Any, status: int = 200, headers: dict[str, str] | None = 
 
 
 @blueprint.get("/health")
+@describe({200: Answer(says="It lives.", kind=Health)})
 def show_health() -> Response:
     """Answer that the process lives; it depends on nothing, or an outage of Redis would restart every API."""
     return answer_json({"status": "alive"})
 
 
 @blueprint.get("/ready")
+@describe(
+    {
+        200: Answer(says="Jobs can be taken.", kind=Readiness),
+        503: Answer(says="Jobs cannot be taken; `missing` says why.", kind=Readiness),
+    }
+)
 def show_ready() -> Response:
     """Answer whether jobs can be taken; workers are told but do not decide, or nothing could scale up from none."""
     service = get_service()
@@ -149,6 +158,7 @@ def show_ready() -> Response:
 
 
 @blueprint.get("/metrics")
+@describe({200: Answer(says="Metrics in Prometheus's text format.", media_types=("text/plain",))})
 def show_metrics() -> Response:
     """Serve the metrics of this host's processes and of the queues."""
     service = get_service()

@@ -28,6 +28,21 @@ Priority = Literal["high", "normal", "low"]
 DeadlineSeconds = Annotated[float, msgspec.Meta(gt=0, le=30 * _DAY)]
 RetentionSeconds = Annotated[float, msgspec.Meta(gt=0, le=30 * _DAY)]
 
+#: Rows are left as they came until the model's signature is known (`shared.rows`).
+_CELL = {"type": ["number", "string", "boolean", "null"]}
+_ROW = {"anyOf": [{"type": "array", "items": _CELL}, {"type": "object", "additionalProperties": _CELL}]}
+Row = Annotated[
+    msgspec.Raw,
+    msgspec.Meta(description="A list in the order of the model's columns, or an object.", extra_json_schema=_ROW),
+]
+Rows = Annotated[
+    msgspec.Raw,
+    msgspec.Meta(
+        description="Lists in the order of the model's columns, or objects by their names; at most 10,000.",
+        extra_json_schema={"type": "array", "minItems": 1, "items": _ROW},
+    ),
+]
+
 #: Metadata is kept with the job and read at every look at it; and what is nested deeper than this may be readable at
 #: one place of the program and not at another.
 _MOST_METADATA_BYTES = 64 * 1024

@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, request
+from typing import Literal
+
+from flask import Blueprint, Response
 
 from api.callers import get_tenant
-from api.paging import collect_page, link_next, read_limit
+from api.operations import Answer, describe
+from api.paging import PageQuery, collect_page, link_next
+from api.parameters import read_query
 from api.service import Service, answer_json, get_service
+from api.shapes import DeliveryList, DeliveryView
 from shared.errors import ServiceError
 from shared.webhooks import Delivery
 
 blueprint = Blueprint("webhooks", __name__)
 
-_STATUSES = ("pending", "delivered", "failed")
+
+class DeliveryQuery(PageQuery):
+    """Which deliveries to list."""
+
+    status: Literal["pending", "delivered", "failed"] | None = None
+    job: str | None = None
 
 
 @blueprint.get("/v1/webhook-deliveries")
+@describe(
+    {200: Answer(says="A page of deliveries.", kind=DeliveryList, headers=("Link",))},
+    query=DeliveryQuery,
+    problems=("invalid_parameter",),
+)
 def list_deliveries() -> Response:
     """List the caller's deliveries, newest first, in pages."""
     service = get_service()
-    limit = read_limit()
-    wanted = {name: request.args[name] for name in ("status", "job") if name in request.args}
-    if wanted.get("status", _STATUSES[0]) not in _STATUSES:
-        raise ServiceError("invalid_parameter", f"status: expected one of {', '.join(_STATUSES)}.")
+    query = read_query(DeliveryQuery)
+    wanted = {name: value for name, value in (("status", query.status), ("job", query.job)) if value is not None}
     found, cursor = collect_page(
-        limit,
+        query,
         lambda after, most: service.deliveries.list_ids(get_tenant(), after=after, most=most),
         service.deliveries.read,
         lambda delivery: _is_wanted(delivery, wanted),
         filtered=bool(wanted),
     )
     response = answer_json({"deliveries": [delivery.describe() for delivery in found], "next": cursor})
-    return link_next(response, "/v1/webhook-deliveries", wanted, limit, cursor)
+    return link_next(response, "/v1/webhook-deliveries", wanted, query.limit, cursor)
 
 
 @blueprint.get("/v1/webhook-deliveries/<delivery_id>")
+@describe({200: Answer(says="The delivery.", kind=DeliveryView)}, problems=("not_found",))
 def show_delivery(delivery_id: str) -> Response:
     """Show a delivery with its attempts."""
     return answer_json(_find_delivery(get_service(), delivery_id).describe())
 
 
 @blueprint.post("/v1/webhook-deliveries/<delivery_id>/replay")
+@describe({202: Answer(says="It is sent again.", kind=DeliveryView)}, problems=("not_found",))
 def replay_delivery(delivery_id: str) -> Response:
     """Deliver again, whether or not it was delivered before; the receiver knows it by its id."""
     service = get_service()

@@ -13,6 +13,7 @@ from werkzeug.test import TestResponse
 
 from api import create_app
 from shared.settings import Settings
+from tests.described import DescribedClient
 from worker.process import WorkerProcess
 
 #: One row of each class of ``iris``, far from the borders between them.
@@ -34,6 +35,7 @@ class ApiUnderTest:
         self.settings = settings
         self.app = create_app(settings)
         self.service = self.app.extensions["scorequeue"]
+        self.app.test_client_class = DescribedClient
         self.http = self.app.test_client()
         self._workers: list[WorkerProcess] = []
 
