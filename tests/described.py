@@ -14,7 +14,6 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.test import TestResponse
 
 from api.openapi import build_document
-from api.operations import JSON, PROBLEM
 
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _FOREIGN = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from prometheus_client.core import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
-from shared import metrics
+from shared import VERSION, metrics
 from tests.tools import require_tool
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +83,11 @@ def test_the_api_installs_nothing_that_loads_models() -> None:
     pins = read_pins(ROOT / "requirements" / "api.txt")
 
     assert not pins.keys() & {"scikit-learn", "scipy", "joblib", "pandas"}
+
+
+def test_there_is_one_version() -> None:
+    """The version that the service tells of itself is that of the distribution."""
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
