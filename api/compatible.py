@@ -19,11 +19,11 @@ from api.service import Service, answer_json, get_service
 from api.shapes import Prediction, Predictions
 from api.submission import Options, Row, Rows, resolve_model, submit_rows
 from api.waiting import await_job
-from shared.codec import Matrix
 from shared.errors import ServiceError
 from shared.jobs import Status
 from shared.manifest import Manifest
 from shared.rows import check_rows, load_json, read_rows
+from shared.values import Values
 
 blueprint = Blueprint("compatible", __name__)
 
@@ -107,8 +107,8 @@ def predict_batch() -> Response:
 def _score(service: Service, *, single: bool) -> dict[str, Any]:
     body = _read_json_body(service)
     manifest = resolve_model(service, read_query(ModelQuery).model)
-    matrix = _read_features(body, manifest, None if single else service.settings.max_job_rows)
-    submitted = submit_rows(service, get_tenant(), manifest, matrix, Options(), body)
+    values = _read_features(body, manifest, None if single else service.settings.max_job_rows)
+    submitted = submit_rows(service, get_tenant(), manifest, values, Options(), body)
     job = await_job(service, submitted, WAIT_SECONDS)
     if job is None:
         service.store.cancel(submitted.id, get_tenant())
@@ -133,7 +133,7 @@ def _read_json_body(service: Service) -> bytes:
         return read_body(service.settings.max_body_bytes)
 
 
-def _read_features(body: bytes, manifest: Manifest, max_rows: int | None) -> Matrix:
+def _read_features(body: bytes, manifest: Manifest, max_rows: int | None) -> Values:
     """Read several rows, or, without `max_rows`, a single one."""
     try:
         features = bytes(_FEATURES.decode(body).features)
@@ -151,14 +151,14 @@ def _pick_features(document: Any) -> Any:
     return document["features"]
 
 
-def _check_features(features: Any, manifest: Manifest, max_rows: int | None) -> Matrix:
+def _check_features(features: Any, manifest: Manifest, max_rows: int | None) -> Values:
     """Check several rows, or, without `max_rows`, a single one."""
     if max_rows is not None:
         return check_rows(features, manifest.signature, max_rows=max_rows, pointer="#/features")
     return _read_single(lambda: check_rows([features], manifest.signature, max_rows=1, pointer="#/features"))
 
 
-def _read_single(read: Callable[[], Matrix]) -> Matrix:
+def _read_single(read: Callable[[], Values]) -> Values:
     """Read a single row: where it is wrong, its number would only confuse."""
     try:
         return read()

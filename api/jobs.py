@@ -267,9 +267,9 @@ def _submit_json(service: Service) -> Response:
 
 def _submit_rows(service: Service, wanted: RowsRequest, body: bytes) -> Response:
     manifest = service.registry.resolve(wanted.model)
-    matrix = read_rows(wanted.rows, manifest.signature, max_rows=service.settings.max_job_rows)
+    values = read_rows(wanted.rows, manifest.signature, max_rows=service.settings.max_job_rows)
     seconds = get_wait_seconds(service.settings.max_wait_seconds)
-    job = submit_rows(service, get_tenant(), manifest, matrix, wanted, body)
+    job = submit_rows(service, get_tenant(), manifest, values, wanted, body)
     if not seconds:
         return answer_submitted(job, None)
     try:

@@ -16,12 +16,13 @@ from api.limits import note_limits
 from api.outbound import check_address
 from api.requests_log import get_request_id
 from api.service import Service
-from shared.codec import Matrix, encode_matrix
+from shared.codec import encode_values
 from shared.errors import ServiceError
 from shared.filestore import ROWS
 from shared.jobs import Document, Job, Status, Webhook, queue_name
 from shared.manifest import Manifest
 from shared.store import Submission, Submitted
+from shared.values import Values
 
 _DAY = 24 * 3600
 Priority = Literal["high", "normal", "low"]
@@ -70,14 +71,14 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def submit_rows(
-    service: Service, tenant: str, manifest: Manifest, matrix: Matrix, options: Options, body: bytes
+    service: Service, tenant: str, manifest: Manifest, values: Values, options: Options, body: bytes
 ) -> Job:
     """Submit a rows job.
 
     Parameters
     ----------
-    matrix : ndarray of float64, shape (n_rows, n_columns)
-        Checked against the manifest's signature.
+    values : Values
+        Checked against the manifest's signature, and with its codes.
     body : bytes
         As it was sent: what a repetition under the same idempotency key must equal.
 
@@ -95,7 +96,7 @@ def submit_rows(
     """
     check_options(service, options)
     service.admission.check_rows()
-    job_id, payload = service.store.make_id(tenant), encode_matrix(matrix)
+    job_id, payload = service.store.make_id(tenant), encode_values(values)
     return submit_job(
         service,
         Submission(
@@ -104,7 +105,7 @@ def submit_rows(
             tenant=tenant,
             queue=queue_name("rows", manifest.name, manifest.version),
             priority=options.priority,
-            rows=len(matrix),
+            rows=len(values),
             deadline_seconds=options.deadline_seconds or service.settings.deadline_seconds,
             retention_seconds=options.retention_seconds or service.settings.rows_retention_seconds,
             document=make_document(manifest, options),

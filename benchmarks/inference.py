@@ -25,12 +25,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from shared.codec import decode_matrix, encode_matrix
+from shared.codec import decode_values, encode_values
 from shared.registry import Registry
+from shared.values import Values
 from worker.isolation import CALL_ROWS
 from worker.models import LoadedModel, load_model
 from worker.registration import register_model
-from worker.scoring import Outcome, score_matrix
+from worker.scoring import Outcome, score_values
 
 CALLS = (1, 16, 256, 4096, 100_000)
 #: Seconds for a pair of figures, and in how many turns: a machine is not equally fast all the time, but for both sides.
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _measure(model: LoadedModel, estimator: Any, matrix: Any) -> tuple[float, float, float]:
     """Return rows a second of ours and of theirs, and the ratio: medians over turns, each turn both after another."""
-    payload = encode_matrix(matrix)
+    payload = encode_values(Values(matrix))
     turns = []
     for _ in range(_TURNS):
         ours = _time_fastest(lambda: _score(model, payload))
@@ -109,18 +110,18 @@ def _time_fastest(call: Callable[[], object]) -> float:
 
 
 def _score(model: LoadedModel, payload: bytes) -> Outcome:
-    return score_matrix(model, decode_matrix(payload), CALL_ROWS)
+    return score_values(model, decode_values(payload), CALL_ROWS)
 
 
 def _count_wrong(model: LoadedModel, estimator: Any, matrix: Any) -> int:
     """Count rows whose label or probabilities are not the estimator's, in one call and alone."""
     expected, labels = estimator.predict_proba(matrix), estimator.predict(matrix)
-    whole = _score(model, encode_matrix(matrix))
+    whole = _score(model, encode_values(Values(matrix)))
     assert whole.probabilities is not None
     equal = np.isclose(whole.probabilities, expected, rtol=model.manifest.backend.tolerance or 1e-6, atol=0).all(axis=1)
     equal &= whole.predictions == labels
     for row in range(0, len(matrix), 100):
-        alone = _score(model, encode_matrix(matrix[row : row + 1]))
+        alone = _score(model, encode_values(Values(matrix[row : row + 1])))
         assert alone.probabilities is not None
         equal[row] &= bool(np.allclose(alone.probabilities[0], expected[row], rtol=1e-6, atol=0))
     return int(len(equal) - equal.sum())

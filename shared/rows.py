@@ -1,4 +1,4 @@
-"""Rows in JSON to a matrix, checked against the model's signature; every fault names its row and column."""
+"""Rows in JSON to values, checked against the model's signature; every fault names its row and column."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from shared.codec import Matrix
+from shared.clean_rows import find_clean_reader
 from shared.errors import Fault, ServiceError
-from shared.signature import Column, Signature
+from shared.signature import INTEGER_LIMIT, Column, Label, Signature
+from shared.values import Others, Values
 
 #: Faults that are listed; the count in the detail is of all.
 MOST_FAULTS = 100
 _SHOWN_CHARACTERS = 40
 
-_LISTS = msgspec.json.Decoder(list[list[float]])
-_OBJECTS = msgspec.json.Decoder(list[dict[str, float]])
+_KINDS: dict[str, Any] = {"number": int | float, "boolean": bool, "text": str}
 
 
-def read_rows(text: bytes | msgspec.Raw, signature: Signature, *, max_rows: int, pointer: str = "#/rows") -> Matrix:
+def read_rows(text: bytes | msgspec.Raw, signature: Signature, *, max_rows: int, pointer: str = "#/rows") -> Values:
     """Decode and check rows.
 
     Parameters
@@ -35,20 +35,20 @@ def read_rows(text: bytes | msgspec.Raw, signature: Signature, *, max_rows: int,
 
     Returns
     -------
-    ndarray of float64, shape (n_rows, n_columns)
-        Columns in the signature's order.
+    Values
+        With the codes of the signature.
 
     Raises
     ------
     ServiceError
         ``schema_mismatch`` with every fault (the first 100), or ``payload_too_large``.
     """
-    matrix = _read_clean_rows(text, signature)
-    if matrix is None:
+    values = find_clean_reader(signature).read(text)
+    if values is None:
         # Something is not as it should be: look again, cell by cell, to say what and where.
-        matrix = check_rows(load_json(bytes(text)), signature, max_rows=max_rows, pointer=pointer)
-    _check_count(len(matrix), max_rows)
-    return matrix
+        values = check_rows(load_json(bytes(text)), signature, max_rows=max_rows, pointer=pointer)
+    _check_count(len(values), max_rows)
+    return values
 
 
 def load_json(text: bytes) -> Any:
@@ -65,7 +65,7 @@ def load_json(text: bytes) -> Any:
         raise ServiceError("malformed_json", f"The body cannot be read as JSON: {_shorten(str(error), 200)}") from None
 
 
-def check_rows(rows: Any, signature: Signature, *, max_rows: int, pointer: str = "#/rows") -> Matrix:
+def check_rows(rows: Any, signature: Signature, *, max_rows: int, pointer: str = "#/rows") -> Values:
     """Check decoded rows cell by cell.
 
     Raises
@@ -80,10 +80,10 @@ def check_rows(rows: Any, signature: Signature, *, max_rows: int, pointer: str =
     _check_count(len(rows), max_rows)
     faults: list[Fault] = []
     bad_rows = 0
-    matrix = np.empty((len(rows), len(signature.columns)))
+    matrix, others = np.empty((len(rows), len(signature.columns))), Others()
     for index, row in enumerate(rows):
         before = len(faults)
-        values = _check_row(row, signature, f"{pointer}/{index}", faults)
+        values = _check_row(row, signature, f"{pointer}/{index}", others, faults)
         if len(faults) > before:
             bad_rows += 1
             del faults[MOST_FAULTS + 1 :]
@@ -91,37 +91,14 @@ def check_rows(rows: Any, signature: Signature, *, max_rows: int, pointer: str =
             matrix[index] = values
     if faults:
         raise _mismatch(faults[:MOST_FAULTS], bad_rows, len(rows))
-    return matrix
+    return Values(matrix, others.list())
 
 
-def check_record(record: dict[str, Any], signature: Signature) -> list[float] | Fault:
+def check_record(record: dict[str, Any], signature: Signature, others: Others) -> list[float] | Fault:
     """Check a record of a file, which may have further members; return its values, or its first fault."""
     faults: list[Fault] = []
-    values = [_check_cell(record.get(c.name), c, f"/{_escape(c.name)}", faults) for c in signature.columns]
+    values = [_check_cell(record.get(c.name), c, f"/{_escape(c.name)}", others, faults) for c in signature.columns]
     return faults[0] if faults else values
-
-
-def _read_clean_rows(text: bytes | msgspec.Raw, signature: Signature) -> Matrix | None:
-    """Decode rows in which all is well, straight into an array; None if anything is not."""
-    try:
-        matrix = np.array(_LISTS.decode(text), dtype=np.float64)
-    except msgspec.DecodeError:
-        return _read_clean_objects(text, signature)
-    except ValueError:  # rows of different lengths
-        return None
-    fits = matrix.ndim == 2 and matrix.shape[1] == len(signature.columns) and len(matrix)
-    return matrix if fits and np.isfinite(matrix).all() else None
-
-
-def _read_clean_objects(text: bytes | msgspec.Raw, signature: Signature) -> Matrix | None:
-    names = signature.column_names
-    try:
-        rows = _OBJECTS.decode(text)
-        matrix = np.array([[row[name] for name in names] for row in rows], dtype=np.float64)
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
-        return None
-    fits = matrix.ndim == 2 and all(len(row) == len(names) for row in rows)
-    return matrix if fits and np.isfinite(matrix).all() else None
 
 
 def _check_count(rows: int, max_rows: int) -> None:
@@ -136,12 +113,12 @@ def _parse_integer(text: str) -> int | float:
     return int(text) if len(text) < 1000 else float(text)
 
 
-def _check_row(row: Any, signature: Signature, pointer: str, faults: list[Fault]) -> list[float]:
+def _check_row(row: Any, signature: Signature, pointer: str, others: Others, faults: list[Fault]) -> list[float]:
     columns = signature.columns
     if isinstance(row, dict):
-        return _check_object(row, columns, pointer, faults)
+        return _check_object(row, columns, pointer, others, faults)
     if not isinstance(row, list):
-        detail = f"expected a list of {len(columns)} numbers or an object, got {_show(row)}"
+        detail = f"expected a list of {len(columns)} values or an object, got {_show(row)}"
         faults.append({"pointer": pointer, "code": "malformed_row", "detail": detail})
         return []
     if len(row) != len(columns):
@@ -149,12 +126,14 @@ def _check_row(row: Any, signature: Signature, pointer: str, faults: list[Fault]
         faults.append({"pointer": pointer, "code": "malformed_row", "detail": detail})
         return []
     return [
-        _check_cell(cell, column, f"{pointer}/{index}", faults)
+        _check_cell(cell, column, f"{pointer}/{index}", others, faults)
         for index, (cell, column) in enumerate(zip(row, columns, strict=True))
     ]
 
 
-def _check_object(row: dict[str, Any], columns: tuple[Column, ...], pointer: str, faults: list[Fault]) -> list[float]:
+def _check_object(
+    row: dict[str, Any], columns: tuple[Column, ...], pointer: str, others: Others, faults: list[Fault]
+) -> list[float]:
     known = {column.name for column in columns}
     for name in row:
         if name not in known:
@@ -168,26 +147,59 @@ def _check_object(row: dict[str, Any], columns: tuple[Column, ...], pointer: str
                     "detail": f"the model has no such column; it has {_list_names(columns)}",
                 }
             )
-    return [_check_cell(row.get(c.name), c, f"{pointer}/{_escape(c.name)}", faults) for c in columns]
+    return [_check_cell(row.get(c.name), c, f"{pointer}/{_escape(c.name)}", others, faults) for c in columns]
 
 
-def _check_cell(cell: Any, column: Column, pointer: str, faults: list[Fault]) -> float:
-    if cell is None and column.nullable:
-        return math.nan
-    if cell is None:
-        code, detail = "missing_value", "a number is needed"
-    elif isinstance(cell, bool) or not isinstance(cell, int | float):
-        code, detail = "type_error", f"expected a number, got {_show(cell)}"
-    else:
-        try:
-            value = float(cell)
-        except OverflowError:
-            value = math.inf
-        if math.isfinite(value):
-            return value
-        code, detail = "non_finite", f"expected a finite number, got {_show(cell)}"
+def _check_cell(cell: Any, column: Column, pointer: str, others: Others, faults: list[Fault]) -> float:
+    """Return the cell's value, or NaN and a further fault."""
+    value = read_cell(cell, column, others)
+    if isinstance(value, float):
+        return value
+    code, detail = value
     faults.append({"pointer": pointer, "column": column.name, "code": code, "detail": detail})
     return math.nan
+
+
+def read_cell(cell: Any, column: Column, others: Others) -> float | tuple[str, str]:
+    """Read one cell, as JSON has it.
+
+    Returns
+    -------
+    float or tuple of str
+        The value, or the code of its fault and what was expected.
+    """
+    if cell is None:
+        return math.nan if column.nullable else ("missing_value", f"the value is missing, expected {column.expected}")
+    if not isinstance(cell, _KINDS[column.holds]) or (isinstance(cell, bool) and column.holds != "boolean"):
+        return "type_error", f"expected {column.expected}, got {_show(cell)}"
+    return _code_cell(cell, column, others) if column.is_coded else _convert_number(cell, column)
+
+
+def _convert_number(cell: bool | int | float, column: Column) -> float | tuple[str, str]:
+    try:
+        value = float(cell)
+    except OverflowError:
+        value = math.inf
+    if not math.isfinite(value):
+        return "non_finite", f"expected a finite number, got {_show(cell)}"
+    if column.type == "long" and not value.is_integer():
+        return "type_error", f"expected a whole number, got {_show(cell)}"
+    if column.type == "long" and abs(value) >= INTEGER_LIMIT:
+        return "type_error", f"expected a whole number below 2^53 in size, got {_show(cell)}"
+    return value
+
+
+def _code_cell(label: Label, column: Column, others: Others) -> float | tuple[str, str]:
+    if isinstance(label, str) and not label.isascii():
+        try:
+            label.encode()
+        except UnicodeEncodeError:
+            return "type_error", f"expected {column.expected}, got half of a surrogate pair"
+    if label in column.codes:
+        return float(column.codes[label])
+    if column.unseen == "error":
+        return "unseen_category", f"expected {column.expected}, got {_show(label)}"
+    return float(len(column.categories) + others.add(label))
 
 
 def _mismatch(faults: list[Fault], bad_rows: int, rows: int) -> ServiceError:

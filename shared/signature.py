@@ -2,35 +2,84 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 from typing import Literal
 
 import msgspec
 
-#: A class label, as JSON can carry it.
+#: A class label, or a category, as JSON can carry it.
 Label = str | int | float | bool
 
+#: Integers beyond this are not all different as 64-bit floats, nor in most readers of JSON.
+INTEGER_LIMIT = 2**53
+#: Of categories, in the text of a fault.
+_SHOWN_LABELS = 6
+_SHOWN_CHARACTERS = 20
 
-class Column(msgspec.Struct, frozen=True):
+
+class Column(msgspec.Struct, frozen=True, dict=True):
     """One column that a model reads.
 
     Parameters
     ----------
     name : str
         As it stands in a CSV header or as a key of a JSON row.
-    type : {"double"}
-        Only numbers for now; a reader must refuse a type that it does not know.
+    type : {"double", "long", "boolean", "string", "category"}
+        ``long`` is a whole number. A ``string`` is any text; a ``category`` is one of a closed set, which the frame
+        that the model was trained on declared. A reader must refuse a type that it does not know.
     nullable : bool
-        Whether a missing value is allowed (it reaches the model as NaN).
+        Whether a missing value is allowed.
     min, max : float or None
         Range in the training data, both ends included; for information, not a limit.
+    categories : tuple of str, int, float or bool
+        Of a string or category: the values seen in training, in an order that never changes. Of a string with too many
+        of them: none.
+    unseen : {"pass", "error"}
+        What becomes of a value that is not among the categories: it reaches the model, or it is an error of its row. As
+        the model took it when it was registered.
+    dtype : str
+        What pandas calls it in the frame that the model reads; empty: float64.
+    missing : {"nan", "none", "na"}
+        What a missing value is in a column of Python objects.
     """
 
     name: str
-    type: Literal["double"] = "double"
+    type: Literal["double", "long", "boolean", "string", "category"] = "double"
     nullable: bool = False
     min: float | None = None
     max: float | None = None
+    categories: tuple[Label, ...] = ()
+    unseen: Literal["pass", "error"] = "pass"
+    dtype: str = ""
+    missing: Literal["nan", "none", "na"] = "nan"
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether its values stand in a matrix by their code (see `shared.values`)."""
+        return self.type in ("string", "category")
+
+    @cached_property
+    def codes(self) -> dict[Label, int]:
+        """The code of each category."""
+        return {label: code for code, label in enumerate(self.categories)}
+
+    @property
+    def holds(self) -> Literal["number", "boolean", "text"]:
+        """What its values are in JSON."""
+        if self.type == "category":
+            first = self.categories[0] if self.categories else ""
+            return "boolean" if isinstance(first, bool) else "text" if isinstance(first, str) else "number"
+        return "text" if self.type == "string" else "boolean" if self.type == "boolean" else "number"
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, for the text of a fault."""
+        if self.is_coded and self.categories and self.unseen == "error":
+            return "one of " + _list_some(self.categories)
+        if self.type == "long":
+            return "a whole number"
+        return {"number": "a number", "boolean": "true or false", "text": "a text"}[self.holds]
 
 
 class Signature(msgspec.Struct, frozen=True, dict=True):
@@ -57,9 +106,9 @@ class Signature(msgspec.Struct, frozen=True, dict=True):
         names = [column.name for column in self.columns]
         if not names:
             raise ValueError("a signature needs at least one column")
-        doubled = {name for name in names if names.count(name) > 1}
-        if doubled:
-            raise ValueError(f"column {min(doubled)!r} stands twice in the signature")
+        if len(set(names)) < len(names):
+            doubled = min(name for name, count in Counter(names).items() if count > 1)
+            raise ValueError(f"column {doubled!r} stands twice in the signature")
         if (self.task == "classification") != bool(self.classes):
             raise ValueError("a classification needs its classes, and a regression has none")
 
@@ -72,3 +121,15 @@ class Signature(msgspec.Struct, frozen=True, dict=True):
     def nullable_columns(self) -> tuple[bool, ...]:
         """For each column in the model's order, whether a missing value is allowed."""
         return tuple(column.nullable for column in self.columns)
+
+    @cached_property
+    def category_counts(self) -> tuple[float, ...]:
+        """For each column the number of codes that its categories have; infinite where values are no codes."""
+        return tuple(len(column.categories) if column.is_coded else float("inf") for column in self.columns)
+
+
+def _list_some(labels: tuple[Label, ...]) -> str:
+    shown = [text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…" for text in map(str, labels)]
+    listed = [repr(text) if isinstance(label, str) else text for text, label in zip(shown, labels, strict=True)]
+    more = f" and {len(listed) - _SHOWN_LABELS} more" if len(listed) > _SHOWN_LABELS else ""
+    return ", ".join(listed[:_SHOWN_LABELS]) + more

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from shared.codec import Matrix
+from shared.signature import Column
+from shared.values import Values
 from worker.backends import Answers, Runner
 from worker.tree_ensembles import Array, TreeEnsemble
 
@@ -18,18 +19,35 @@ class Disagreement(ValueError):
     """A conversion does not answer as the estimator does; the message says how."""
 
 
-def make_probes(sample: Matrix) -> list[Matrix]:
+def make_probes(sample: Values, columns: Sequence[Column]) -> list[Values]:
     """Make rows to try: of the sample, half-way between them (where classes meet), and anywhere in their ranges."""
     generator = np.random.default_rng(0)
-    rows = sample if len(sample) <= TRIED_ROWS else sample[generator.permutation(len(sample))[:TRIED_ROWS]]
-    between = rows / 2 + generator.permutation(rows) / 2
+    rows = sample.matrix
+    rows = rows if len(rows) <= TRIED_ROWS else rows[generator.permutation(len(rows))[:TRIED_ROWS]]
+    between = mix_rows(Values(rows, sample.others), columns)
     known = np.where(np.isfinite(rows), rows, np.nan)
     empty = np.isnan(known).all(axis=0)
     least, most = (np.where(empty, 0.0, find(np.where(empty, 0.0, known), axis=0)) for find in (np.nanmin, np.nanmax))
     around = least + generator.random((TRIED_ROWS, rows.shape[1])) * (most - least)
     # As often as values are missing in a column of the sample, they are missing here.
     around[generator.random(around.shape) < np.isnan(rows).mean(axis=0)] = np.nan
-    return [np.ascontiguousarray(rows), between, around]
+    whole = [index for index, column in enumerate(columns) if column.type != "double"]
+    around[:, whole] = np.round(around[:, whole])
+    return [Values(np.ascontiguousarray(rows), sample.others), between, Values(around, sample.others)]
+
+
+def mix_rows(values: Values, columns: Sequence[Column]) -> Values:
+    """Make rows half-way between those given, where classes meet; what has no half is taken from either."""
+    generator = np.random.default_rng(0)
+    one, other = values.matrix, generator.permutation(values.matrix)
+    mixed = one / 2 + other / 2
+    for index, column in enumerate(columns):
+        if column.type == "long":
+            mixed[:, index] = np.floor(mixed[:, index])
+        elif column.type != "double":
+            either = generator.random(len(one)) < 0.5
+            mixed[:, index] = np.where(either, one[:, index], other[:, index])
+    return Values(mixed, values.others)
 
 
 def probe_thresholds(ensemble: TreeEnsemble, rows: Array) -> Array:
@@ -55,7 +73,7 @@ def probe_thresholds(ensemble: TreeEnsemble, rows: Array) -> Array:
     return probes
 
 
-def check_answers(own: Runner, other: Runner, probes: Sequence[Matrix], tolerance: float) -> tuple[bool, int]:
+def check_answers(own: Runner, other: Runner, probes: Sequence[Values], tolerance: float) -> tuple[bool, int]:
     """Compare a conversion's answers with the estimator's.
 
     Returns
@@ -85,7 +103,7 @@ def check_answers(own: Runner, other: Runner, probes: Sequence[Matrix], toleranc
     return exact, rows
 
 
-def _try_answer(runner: Runner, probe: Matrix) -> Answers | Exception:
+def _try_answer(runner: Runner, probe: Values) -> Answers | Exception:
     try:
         return runner.answer(probe)
     except Exception as error:  # noqa: BLE001 - a model may raise anything; the caller compares who raises

@@ -17,7 +17,8 @@ import msgspec
 import numpy as np
 
 from shared.backend import GRAPH_FILE, Backend, GraphFile, Speed
-from shared.codec import Matrix
+from shared.signature import Column
+from shared.values import Matrix, Values
 from worker.array_steps import Step
 from worker.backend_checks import Disagreement, check_answers, make_probes, probe_thresholds
 from worker.backend_speeds import find_switch, keep_fastest, measure_speeds
@@ -55,43 +56,47 @@ class _Candidate:
     graph: bytes | None = None
 
 
-def choose_backend(estimator: Any, sample: Matrix, *, labels_follow: bool) -> Choice:
+def choose_backend(estimator: Any, sample: Values, columns: Sequence[Column], *, labels_follow: bool) -> Choice:
     """Choose the way in which a version's rows are run.
 
     Parameters
     ----------
     estimator : object
         Fitted.
-    sample : ndarray of float64, shape (n_rows, n_columns)
-        Rows as they will come; NaN allows missing values.
+    sample : Values
+        Rows as they will come.
+    columns : sequence of Column
+        What they are; a nullable one may be without a value.
     labels_follow : bool
         Whether a classifier's labels are those of its highest probabilities.
     """
-    own = EstimatorRunner(estimator)
+    own = EstimatorRunner(estimator, columns)
     if own.gives_probabilities and not labels_follow:
         return Choice(Backend(reason="it is not converted: its labels are not those of its highest probabilities"))
     with one_thread(estimator), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an estimator may warn of rows that are tried here and never came
-        candidate = _convert(own, sample)
+        candidate = _convert(own, sample, columns)
         try:
             return _compare_speeds(own, candidate, sample)
         except Exception as error:  # noqa: BLE001 - a model may raise anything; a worker that loads it will say so too
             return Choice(Backend(reason=f"it could not be measured: a call failed ({type(error).__name__})"))
 
 
-def _convert(own: EstimatorRunner, sample: Matrix) -> _Candidate | str:
+def _convert(own: EstimatorRunner, sample: Values, columns: Sequence[Column]) -> _Candidate | str:
     """Return the first conversion that answers as the estimator does, or why there is none."""
-    probes = make_probes(sample)
+    if any(column.is_coded for column in columns):
+        return "it is not converted: it reads texts or categories"
+    probes = make_probes(sample, columns)
     reasons: list[str] = []
     for convert in (_convert_directly, _convert_whole):
         try:
-            return convert(own, sample, probes)
+            return convert(own, sample.matrix, probes)
         except (NotConvertible, GraphRefused, Disagreement) as error:
             reasons.append(str(error))
     return "it is not converted: " + "; ".join(reasons)
 
 
-def _compare_speeds(own: EstimatorRunner, candidate: _Candidate | str, sample: Matrix) -> Choice:
+def _compare_speeds(own: EstimatorRunner, candidate: _Candidate | str, sample: Values) -> Choice:
     if isinstance(candidate, str):
         return Choice(Backend(reason=candidate, measured=measure_speeds([own], sample)))
     measured: tuple[Speed, ...] = ()
@@ -107,7 +112,7 @@ def _compare_speeds(own: EstimatorRunner, candidate: _Candidate | str, sample: M
     return Choice(Backend(reason=reason, measured=measured))
 
 
-def _convert_directly(own: EstimatorRunner, sample: Matrix, probes: Sequence[Matrix]) -> _Candidate:
+def _convert_directly(own: EstimatorRunner, sample: Matrix, probes: Sequence[Values]) -> _Candidate:
     """Convert to a program: of arrays alone, or with a graph for small calls of its trees."""
     step, last = split_pipeline(own.estimator)
     head = read_head(last)
@@ -121,7 +126,7 @@ def _convert_directly(own: EstimatorRunner, sample: Matrix, probes: Sequence[Mat
 
 
 def _convert_trees(
-    own: EstimatorRunner, step: Step, ensemble: TreeEnsemble, sample: Matrix, probes: Sequence[Matrix]
+    own: EstimatorRunner, step: Step, ensemble: TreeEnsemble, sample: Matrix, probes: Sequence[Values]
 ) -> _Candidate:
     allow_missing = bool(np.isnan(sample).any())
     reached = step(sample)  # the rows as they come to the trees
@@ -129,7 +134,7 @@ def _convert_trees(
     graph = OnnxGraph(content)
     both = TreesHead(ensemble, graph, None, allow_missing=allow_missing)
     beside = probe_thresholds(ensemble, reached)
-    for rows in (*map(step, probes), beside):
+    for rows in (*(step(probe.matrix) for probe in probes), beside):
         rounded = both.round_rows(rows)
         if not np.array_equal(both.add_in_graph(rounded), both.add_in_trees(rounded)):
             raise Disagreement("the graph of its trees adds up to other bits than the trees")
@@ -155,7 +160,7 @@ def _convert_trees(
     return _Candidate(backend, runner, content)
 
 
-def _convert_whole(own: EstimatorRunner, sample: Matrix, probes: Sequence[Matrix]) -> _Candidate:
+def _convert_whole(own: EstimatorRunner, sample: Matrix, probes: Sequence[Values]) -> _Candidate:
     """Convert to one graph of everything, by skl2onnx."""
     if np.isnan(sample).any():
         raise NotConvertible("with missing values a whole graph is not tried")

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from shared.backend import Speed
-from shared.codec import Matrix
+from shared.values import Values
 from worker.backends import Runner
 from worker.direct import TreesHead
 from worker.tree_ensembles import Array
@@ -25,14 +25,14 @@ _TURNS = 4
 _CALL_SECONDS_MAX = 2.0
 
 
-def measure_speeds(runners: Sequence[Runner], sample: Matrix) -> tuple[Speed, ...]:
+def measure_speeds(runners: Sequence[Runner], sample: Values) -> tuple[Speed, ...]:
     """Measure the estimator, and its conversion if there is one, beside each other.
 
     Parameters
     ----------
     runners : sequence of Runner
         One or two.
-    sample : ndarray of float64, shape (n_rows, n_columns)
+    sample : Values
 
     Returns
     -------
@@ -41,8 +41,8 @@ def measure_speeds(runners: Sequence[Runner], sample: Matrix) -> tuple[Speed, ..
     """
     found: list[Speed] = []
     for rows in MEASURED_ROWS:
-        matrix = repeat_rows(sample, rows)
-        seconds = time_calls([partial(runner.answer, matrix) for runner in runners])
+        values = Values(repeat_rows(sample.matrix, rows), sample.others)
+        seconds = time_calls([partial(runner.answer, values) for runner in runners])
         found.append(Speed(rows, *(round(rows / value, 1) for value in seconds)))
         if 16 * max(seconds) > _CALL_SECONDS_MAX:
             break

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from shared.backend import Backend
-from shared.codec import Matrix
+from shared.signature import Column
+from shared.values import Values
 from worker.direct import LinearHead, OutOfDomain, Program, TreesHead, read_head, split_pipeline
+from worker.frames import Framer
 from worker.onnx_session import OnnxGraph
 
 Answers = npt.NDArray[Any]
@@ -18,7 +21,7 @@ Answers = npt.NDArray[Any]
 class Runner(Protocol):
     """Runs rows: to probabilities if the model gives them, else to labels or numbers."""
 
-    def answer(self, matrix: Matrix) -> Answers:
+    def answer(self, values: Values) -> Answers:
         """Answer every row in one call; may raise anything."""
 
 
@@ -29,29 +32,23 @@ class EstimatorRunner:
     ----------
     estimator : object
         Fitted.
+    columns : sequence of Column
+        What it reads.
     """
 
-    def __init__(self, estimator: Any) -> None:
+    def __init__(self, estimator: Any, columns: Sequence[Column]) -> None:
         self.estimator = estimator
         self.gives_probabilities = hasattr(estimator, "classes_") and hasattr(estimator, "predict_proba")
-        self._names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
+        self.framer = Framer(columns, named=hasattr(estimator, "feature_names_in_"))
 
-    def answer(self, matrix: Matrix) -> Answers:
+    def answer(self, values: Values) -> Answers:
         """Answer with `predict_proba`, or with `predict` where there is none."""
         call = self.estimator.predict_proba if self.gives_probabilities else self.estimator.predict
-        return np.asarray(call(self._frame_rows(matrix)))
+        return np.asarray(call(self.framer.make(values)))
 
-    def predict(self, matrix: Matrix) -> Answers:
+    def predict(self, values: Values) -> Answers:
         """Answer with `predict`."""
-        return np.asarray(self.estimator.predict(self._frame_rows(matrix)))
-
-    def _frame_rows(self, matrix: Matrix) -> Any:
-        if not self._names:
-            return matrix
-        # Fitted on a frame: its steps may pick columns by name. Most models never need the import.
-        import pandas as pd
-
-        return pd.DataFrame(matrix, columns=self._names, copy=False)
+        return np.asarray(self.estimator.predict(self.framer.make(values)))
 
 
 class ProgramRunner:
@@ -67,12 +64,12 @@ class ProgramRunner:
         self.program = program
         self._estimator = estimator
 
-    def answer(self, matrix: Matrix) -> Answers:
+    def answer(self, values: Values) -> Answers:
         """Answer as the estimator does, with its errors too."""
         try:
-            return self.program.answer(matrix)
+            return self.program.answer(values.matrix)
         except OutOfDomain:
-            return self._estimator.answer(matrix)
+            return self._estimator.answer(values)
 
 
 class GraphRunner:
@@ -93,15 +90,15 @@ class GraphRunner:
         labels = classes is not None and not estimator.gives_probabilities
         self._kind = np.asarray(classes).dtype if labels else np.dtype(np.float64)
 
-    def answer(self, matrix: Matrix) -> Answers:
+    def answer(self, values: Values) -> Answers:
         """Answer as the estimator does, within the tolerance."""
-        if not np.isfinite(matrix).all():
-            return self._estimator.answer(matrix)
-        answers = self._graph.run(np.ascontiguousarray(matrix)).astype(self._kind, copy=False)
+        if not np.isfinite(values.matrix).all():
+            return self._estimator.answer(values)
+        answers = self._graph.run(np.ascontiguousarray(values.matrix)).astype(self._kind, copy=False)
         return answers if self._estimator.gives_probabilities else answers.reshape(-1)
 
 
-def open_runner(backend: Backend, estimator: Any, content: bytes | None, *, allow_missing: bool) -> Runner:
+def open_runner(backend: Backend, estimator: Any, columns: Sequence[Column], content: bytes | None) -> Runner:
     """Make the runner of a version.
 
     Parameters
@@ -110,22 +107,23 @@ def open_runner(backend: Backend, estimator: Any, content: bytes | None, *, allo
         As registration chose it.
     estimator : object
         Fitted.
+    columns : sequence of Column
+        What it reads.
     content : bytes or None
         The graph's, if the backend has one.
-    allow_missing : bool
-        Whether a column may be without a value.
 
     Raises
     ------
     NotConvertible, GraphRefused
         What could be converted at registration cannot be run in this process.
     """
-    own = EstimatorRunner(estimator)
+    own = EstimatorRunner(estimator, columns)
     if backend.name == "scikit-learn":
         return own
     if content is not None and backend.graph is not None and backend.graph.part == "whole":
         return GraphRunner(content, own)
     graph = None if content is None else OnnxGraph(content)
+    allow_missing = any(column.nullable for column in columns)
     return ProgramRunner(make_program(estimator, graph, backend.graph_rows, allow_missing=allow_missing), own)
 
 

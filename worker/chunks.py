@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shared.plans import Offsets
-from worker.scoring import Matrix, Outcome
+from shared.values import Values
+from worker.scoring import Outcome
 
 Places = Offsets
 
@@ -72,10 +73,12 @@ class Earlier(NamedTuple):
 class RowsRead(Protocol):
     """The rows of a chunk, as they were read."""
 
-    #: Of float64, shape (n_rows, n_signature_columns); rows in `faults` mean nothing.
-    matrix: Matrix
     #: By row of the chunk, from 0.
     faults: dict[int, RowFault]
+
+    @property
+    def values(self) -> Values:
+        """Of all rows; those in `faults` mean nothing."""
 
     def locate(self, row: int) -> tuple[int, int]:
         """Return a row's number and physical line number in the file, both from 1."""
@@ -119,25 +122,25 @@ class Answers(NamedTuple):
         return [spread(pa.array(column, pa.string()), np.array(failed, np.int64), self.rows) for column in texts]
 
 
-def answer_rows(read: RowsRead, predict: Callable[[Matrix], Outcome], earlier: Earlier | None = None) -> Answers:
+def answer_rows(read: RowsRead, predict: Callable[[Values], Outcome], earlier: Earlier | None = None) -> Answers:
     """Score the rows that could be read.
 
     Parameters
     ----------
     read : RowsRead
     predict : callable
-        Scores a matrix of float64, shape (n_rows, n_signature_columns); called once at most, and with at
+        Scores values with the signature's codes; called once at most, and with at
         least one row.
     earlier : Earlier, optional
         Score only the rows that had failed before.
     """
-    rows = len(read.matrix)
+    rows = len(read.values)
     wanted = range(rows) if earlier is None else set(earlier.failed)
     faults = {row: fault for row, fault in read.faults.items() if row in wanted}
     readable = find_others(rows, faults) if earlier is None else np.setdiff1d(earlier.failed, list(faults))
     if not readable.size:
         return Answers(rows, readable, None, faults)
-    outcome = predict(read.matrix if len(readable) == rows else read.matrix[readable])
+    outcome = predict(read.values if len(readable) == rows else read.values[readable])
     faults.update({int(readable[index]): RowFault(*error) for index, error in outcome.errors.items()})
     if outcome.errors:
         answered = find_others(len(outcome), outcome.errors)

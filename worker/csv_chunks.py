@@ -2,45 +2,28 @@
 
 It knows nothing of queues, of jobs or of where files are kept.
 
-Records are read by pyarrow, all at once and only the columns that the model needs. Where it refuses (it does
-so for a whole chunk) they are read as text, and what is not plainly a number is found there. Rows in doubt are
+Records are read by pyarrow, all at once and only the columns that the model needs. Where it refuses a number (it does
+so for a whole chunk) all columns are read as text, and what is not plainly a number is found there. Rows in doubt are
 read singly. So the reading of single records decides what a row is worth, and pyarrow only says the same faster.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
-from numpy.typing import NDArray
 
-from shared.columns import NUMBER
 from shared.records import BOM, count_fields, find_ends, find_records, split_fields
+from shared.signature import Column, Signature
+from shared.values import Matrix, Others, Values
 from worker.chunks import ChunkMismatch, Earlier, RowFault, ScoredChunk, answer_rows, list_faults, merge_records
+from worker.columns import MISSING, Flags, convert_texts, find_fitting, is_number, read_text, shorten
 from worker.csv_cells import format_cells, join_cells
-from worker.scoring import Matrix, Outcome, RowError
-
-#: Spellings of a missing value: pyarrow's and pandas' defaults together. Spaces and tabs around them do not
-#: count, nor do the case and the sign of ``nan``.
-MISSING = (
-    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
-    *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
-)
-
-_MISSING = frozenset(MISSING)
-_WHOLE_NUMBER = f"^(?:{NUMBER.pattern.replace('++', '+').replace('*+', '*')})$"
-_NOT_A_NUMBER = re.compile(r"[+-]?nan(?:\([a-z0-9_]*\))?", re.IGNORECASE)
-_INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
-_SHOWN_MAX_CHARACTERS = 40
-
-Flags = NDArray[np.bool_]
+from worker.scoring import Outcome, RowError
 
 
 class _Layout(NamedTuple):
@@ -48,13 +31,12 @@ class _Layout(NamedTuple):
 
     delimiter: bytes
     width: int
-    names: Sequence[str]
+    columns: Sequence[Column]
     positions: list[int]
-    nullable: Flags
 
 
 class ChunkReader:
-    """Turns the records of a chunk into a matrix.
+    """Turns the records of a chunk into values.
 
     Parameters
     ----------
@@ -62,10 +44,8 @@ class ChunkReader:
         Whole records.
     columns : sequence of str
         The names of the file's header, in its order.
-    signature_columns : sequence of str
-        The model's columns; each stands once in `columns`.
-    nullable : sequence of bool
-        For each of the model's columns, whether a missing value may reach it (as NaN).
+    signature : Signature
+        Its columns stand once each in `columns`.
     delimiter : bytes
         One byte.
     first_row : int
@@ -77,7 +57,7 @@ class ChunkReader:
     ----------
     records : RecordTable
         Where the records are.
-    matrix : ndarray of float64, shape (n_rows, n_signature_columns)
+    values : Values
         What was read; rows in `faults` mean nothing.
     faults : dict of int to RowFault
         By row of the chunk, from 0.
@@ -88,32 +68,36 @@ class ChunkReader:
         data: bytes,
         *,
         columns: Sequence[str],
-        signature_columns: Sequence[str],
-        nullable: Sequence[bool],
+        signature: Signature,
         delimiter: bytes,
         first_row: int = 0,
         first_line: int = 1,
     ) -> None:
         self.records = find_records(data, delimiter)
-        self.matrix: Matrix = np.empty((len(self.records.ends), len(signature_columns)))
         self.faults: dict[int, RowFault] = {}
         self._data = data
         self._first_row = first_row
         self._first_line = first_line
+        self._matrix: Matrix = np.empty((len(self.records.ends), len(signature.columns)))
+        self._others = Others()
         positions = {name: position for position, name in enumerate(columns)}
         self._layout = _Layout(
             delimiter,
             len(columns),
-            signature_columns,
-            [positions[name] for name in signature_columns],
-            np.asarray(nullable, dtype=bool),
+            signature.columns,
+            [positions[name] for name in signature.column_names],
         )
+
+    @property
+    def values(self) -> Values:
+        """What was read; rows in `faults` mean nothing."""
+        return Values(self._matrix, self._others.list())
 
     def read_all(self) -> None:
         """Read every record, many at once where that is possible."""
-        if not len(self.matrix):
+        if not len(self._matrix):
             return
-        doubtful = self._read_numbers()
+        doubtful = self._read_typed()
         if doubtful is None:
             doubtful = self._read_texts()
         self.read_singly(np.flatnonzero(doubtful).tolist())
@@ -125,25 +109,29 @@ class ChunkReader:
             if isinstance(values, RowFault):
                 self.faults[row] = values
             else:
-                self.matrix[row] = values
+                self._matrix[row] = values
 
     def locate(self, row: int) -> tuple[int, int]:
         """Return a record's row number and physical line number in the file, both from 1."""
         return self._first_row + row + 1, self._first_line + int(self.records.lines[row])
 
-    def _read_numbers(self) -> Flags | None:
-        """Fill the matrix and return the rows in doubt, or None if pyarrow refuses the chunk."""
+    def _read_typed(self) -> Flags | None:
+        """Fill the matrix and return the rows in doubt, or None if pyarrow refuses a number of the chunk."""
         if self._data.startswith(BOM):
             return None  # pyarrow would skip it; inside a file it is part of a value
-        table = _parse_columns(self._data, self._layout, pa.float64(), len(self.matrix))
+        table = _parse_columns(self._data, self._layout, pa.float64(), len(self._matrix))
         if table is None:
             return None
-        for index, column in enumerate(table.columns):
-            self.matrix[:, index] = column.to_numpy()
         doubtful: Flags = self.records.starts == self.records.content_ends
-        finite = np.isfinite(self.matrix)
-        if not finite.all():
-            doubtful |= ~(finite | (np.isnan(self.matrix) & self._layout.nullable)).all(axis=1)
+        for index, (column, expected) in enumerate(zip(table.columns, self._layout.columns, strict=True)):
+            if is_number(expected):
+                cells = column.to_numpy()
+                if expected.type == "long" or not np.isfinite(cells).all():
+                    doubtful |= ~find_fitting(cells, expected)
+            else:
+                cells, sure = convert_texts(column, expected, self._others)
+                doubtful |= ~sure
+            self._matrix[:, index] = cells
         return doubtful
 
     def _read_texts(self) -> Flags:
@@ -158,9 +146,9 @@ class ChunkReader:
         table = _parse_columns(b"\n" + kept, self._layout, pa.binary(), len(rows), skip_rows=1)
         if table is None:
             return np.ones_like(doubtful)
-        for index, column in enumerate(table.columns):
-            values, sure = _convert_texts(column, nullable=bool(self._layout.nullable[index]))
-            self.matrix[rows, index] = values
+        for index, (column, expected) in enumerate(zip(table.columns, self._layout.columns, strict=True)):
+            values, sure = convert_texts(column, expected, self._others)
+            self._matrix[rows, index] = values
             doubtful[rows[~sure]] = True
         return doubtful
 
@@ -173,16 +161,16 @@ class ChunkReader:
             found = f"{len(fields)} field(s)" if content else "a blank line"
             return self._describe_fault(row, "malformed_row", f"found {found}, expected {layout.width} fields")
         values = []
-        for name, position, nullable in zip(layout.names, layout.positions, layout.nullable, strict=True):
-            value = _read_value(fields[position], nullable=bool(nullable))
+        for column, position in zip(layout.columns, layout.positions, strict=True):
+            value = read_text(fields[position], column, self._others)
             if isinstance(value, RowError):
-                return self._describe_fault(row, *value, name)
+                return self._describe_fault(row, *value, column.name)
             values.append(value)
         return values
 
     def _describe_fault(self, row: int, code: str, detail: str, column: str | None = None) -> RowFault:
         number, line = self.locate(row)
-        where = f"row {number}, line {line}" + ("" if column is None else f", column {_shorten(column)}")
+        where = f"row {number}, line {line}" + ("" if column is None else f", column {shorten(column)}")
         return RowFault(code, f"{where}: {detail}", column)
 
 
@@ -190,11 +178,9 @@ def score_chunk(
     data: bytes,
     *,
     columns: Sequence[str],
-    signature_columns: Sequence[str],
-    nullable: Sequence[bool],
+    signature: Signature,
     delimiter: bytes,
-    predict: Callable[[Matrix], Outcome],
-    classes: Sequence[object] | None,
+    predict: Callable[[Values], Outcome],
     expected_rows: int,
     first_row: int,
     first_line: int,
@@ -208,17 +194,13 @@ def score_chunk(
         Whole records; the newline of the last may be missing.
     columns : sequence of str
         The names of the file's header, in its order.
-    signature_columns : sequence of str
-        The model's columns in its order; each stands once in `columns`.
-    nullable : sequence of bool
-        For each of the model's columns, whether a missing value is allowed.
+    signature : Signature
+        Its columns stand once each in `columns`.
     delimiter : bytes
         One byte.
     predict : callable
-        Scores a matrix of float64, shape (n_rows, n_signature_columns); called once at most, and with at
+        Scores values with the signature's codes; called once at most, and with at
         least one row.
-    classes : sequence or None
-        The class labels in the order of the probabilities; None for a regression.
     expected_rows : int
         Records that the plan counts in the chunk.
     first_row, first_line : int
@@ -239,8 +221,7 @@ def score_chunk(
     reader = ChunkReader(
         data,
         columns=columns,
-        signature_columns=signature_columns,
-        nullable=nullable,
+        signature=signature,
         delimiter=delimiter,
         first_row=first_row,
         first_line=first_line,
@@ -250,7 +231,7 @@ def score_chunk(
         raise ChunkMismatch(f"the plan counts {expected_rows} records from row {first_row + 1}, found {rows}")
     reader.read_all()
     answers = answer_rows(reader, predict, earlier)
-    added = format_cells(answers, classes, delimiter)
+    added = format_cells(answers, signature.classes, delimiter)
     scored = join_cells(data, reader.records.content_ends, added, delimiter)
     if earlier is not None:
         scored = merge_records(scored, earlier, rows, partial(find_ends, delimiter=delimiter))
@@ -263,9 +244,12 @@ def score_chunk(
 
 
 def _parse_columns(
-    data: bytes, layout: _Layout, kind: pa.DataType, expected_rows: int, skip_rows: int = 0
+    data: bytes, layout: _Layout, numbers: pa.DataType, expected_rows: int, skip_rows: int = 0
 ) -> pa.Table | None:
-    """Return the model's columns, or None if pyarrow refuses the data or counts the rows otherwise."""
+    """Return the model's columns, those of numbers as a type and the others as bytes.
+
+    None if pyarrow refuses the data or counts the rows otherwise.
+    """
     # Columns go by position: the file's own names may stand there twice.
     names = [str(position) for position in range(layout.width)]
     wanted = [names[position] for position in layout.positions]
@@ -280,46 +264,12 @@ def _parse_columns(
         newlines_in_values=quoted,
         ignore_empty_lines=False,  # a blank line is a record: rows keep their places
     )
-    convert_options = pyarrow.csv.ConvertOptions(
-        column_types=dict.fromkeys(wanted, kind), include_columns=wanted, null_values=list(MISSING)
-    )
+    kinds = {
+        name: numbers if is_number(column) else pa.binary() for name, column in zip(wanted, layout.columns, strict=True)
+    }
+    convert_options = pyarrow.csv.ConvertOptions(column_types=kinds, include_columns=wanted, null_values=list(MISSING))
     try:
         table = pyarrow.csv.read_csv(pa.py_buffer(data), read_options, parse_options, convert_options)
     except pa.ArrowInvalid:
         return None
     return table if table.num_rows == expected_rows else None
-
-
-def _convert_texts(column: pa.ChunkedArray, *, nullable: bool) -> tuple[Matrix, Flags]:
-    """Return the numbers in a column of text, and which cells are certain."""
-    numeric = pc.match_substring_regex(column, _WHOLE_NUMBER)
-    values = pc.if_else(numeric, column, None).cast(pa.string()).cast(pa.float64()).to_numpy()
-    sure = np.isfinite(values)
-    if nullable:
-        sure |= pc.is_in(column, value_set=pa.array(MISSING, pa.binary())).to_numpy()
-    return values, sure
-
-
-def _read_value(characters: str, *, nullable: bool) -> float | RowError:
-    """Read one field, given as Latin-1; what pyarrow accepts is accepted, with the same result."""
-    characters = characters.strip(" \t")
-    if NUMBER.fullmatch(characters):
-        value = float(characters)
-        if math.isfinite(value):
-            return value
-        return RowError("non_finite", f"found {_shorten(characters)}, expected a number below 1.8e308 in size")
-    try:
-        text = characters.encode("latin-1").decode()
-    except UnicodeDecodeError:
-        return RowError("malformed_row", "the value is not UTF-8")
-    if text in _MISSING or _NOT_A_NUMBER.fullmatch(text):
-        return math.nan if nullable else RowError("missing_value", "the value is missing, expected a number")
-    if _INFINITE.fullmatch(text):
-        return RowError("non_finite", f"found {_shorten(text)}, expected a finite number")
-    return RowError("type_error", f"found {_shorten(text)}, expected a number")
-
-
-def _shorten(text: str) -> str:
-    if len(text) > _SHOWN_MAX_CHARACTERS:
-        text = text[:_SHOWN_MAX_CHARACTERS] + "…"
-    return repr(text)

@@ -20,6 +20,7 @@ from shared.references import BrokenManifest, UnknownModel
 from shared.registry import Registry
 from shared.settings import Settings
 from shared.store import Claim, JobStore, LedgerEntry
+from shared.values import Values
 from shared.wakeups import WakeupPublisher
 from worker.chunks import ChunkMismatch, DamagedFile, Earlier, ScoredChunk
 from worker.isolation import CALL_ROWS, IsolationFailed, score_isolated
@@ -27,7 +28,7 @@ from worker.lease import Lease
 from worker.models import LoadedModel, ModelNotReady
 from worker.open_files import OpenFiles
 from worker.rows import is_warm_elsewhere
-from worker.scoring import Matrix, Outcome, RowError, score_matrix
+from worker.scoring import Outcome, RowError, score_values
 from worker.trust import Trust
 
 #: After this long a task gives way to other queues; a chunk takes about half a second.
@@ -203,25 +204,25 @@ class ChunkScorer:
         elif job.status == Status.CANCELED:
             self._files.remove_results(claim.id)
 
-    def _choose_predictor(self, name: str, version: int, claim: Claim) -> Callable[[Matrix], Outcome]:
+    def _choose_predictor(self, name: str, version: int, claim: Claim) -> Callable[[Values], Outcome]:
         if claim.strikes >= MAX_STRIKES:
-            return lambda matrix: _fail_rows(
-                matrix, "worker_lost", f"scoring this row's chunk ended its worker {MAX_STRIKES} times"
+            return lambda values: _fail_rows(
+                values, "worker_lost", f"scoring this row's chunk ended its worker {MAX_STRIKES} times"
             )
         try:
             model = self._load_model(name, version)
         except ModelNotReady as error:
             detail = error.detail
-            return lambda matrix: _fail_rows(matrix, "model_error", detail)
+            return lambda values: _fail_rows(values, "model_error", detail)
         if claim.stream == "trial":  # its worker was lost: perhaps by one of its rows, and then only that row may fail
             budget, trust = self._settings.task_seconds / 2, Trust.from_settings(self._settings)
-            return lambda matrix: score_isolated(
-                self._registry, name, version, matrix, trust=trust, budget_seconds=budget
+            return lambda values: score_isolated(
+                self._registry, name, version, values, trust=trust, budget_seconds=budget
             )
         patience = self._settings.task_seconds / 4
-        return lambda matrix: score_matrix(model, matrix, CALL_ROWS, patience_seconds=patience)
+        return lambda values: score_values(model, values, CALL_ROWS, patience_seconds=patience)
 
-    def _score_chunk(self, claim: Claim, document: Document, predict: Callable[[Matrix], Outcome]) -> ScoredChunk:
+    def _score_chunk(self, claim: Claim, document: Document, predict: Callable[[Values], Outcome]) -> ScoredChunk:
         assert claim.chunk is not None
         file = self._open_files.get(claim.id)
         signature = self._registry.manifest(document.model, document.version).signature
@@ -246,9 +247,9 @@ class ChunkScorer:
         )
 
 
-def _fail_rows(matrix: Matrix, code: str, detail: str) -> Outcome:
+def _fail_rows(values: Values, code: str, detail: str) -> Outcome:
     error = RowError(code, detail)
-    return Outcome(np.zeros(len(matrix)), errors=dict.fromkeys(range(len(matrix)), error), calls=0)
+    return Outcome(np.zeros(len(values)), errors=dict.fromkeys(range(len(values)), error), calls=0)
 
 
 def _describe_stop(job: Job, scored: ScoredChunk) -> bytes:

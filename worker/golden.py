@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from shared.manifest import GoldenSample, Manifest
 from shared.rows import read_rows
-from worker.scoring import Matrix, Outcome, check_shape
+from shared.signature import Signature
+from shared.values import Values
+from worker.scoring import Outcome, check_shape
 from worker.signatures import Rows
 
 #: Rows of a golden sample; fewer of a very wide model, whose manifest would grow large.
@@ -34,7 +36,7 @@ class Answering(Protocol):
     def class_count(self) -> int | None:
         """Columns that probabilities must have; None for a regressor."""
 
-    def predict(self, matrix: Matrix) -> Outcome:
+    def predict(self, values: Values) -> Outcome:
         """Answer every row in one call."""
 
 
@@ -78,11 +80,16 @@ def check_golden_sample(model: Answering) -> None:
     golden = model.manifest.golden_sample
     if golden is None:
         return
-    matrix = read_rows(msgspec.json.encode(golden.rows), model.manifest.signature, max_rows=len(golden.rows))
-    answer = model.predict(matrix)
+    rows = read_golden_rows(golden, model.manifest.signature)
+    answer = model.predict(rows)
     check_shape(answer, len(golden.rows), model.class_count)
     tolerance = ONNX_TOLERANCE if model.manifest.format == "onnx" else TOLERANCE
     compare_answers(golden, answer, max(tolerance, model.manifest.backend.tolerance))
+
+
+def read_golden_rows(golden: GoldenSample, signature: Signature) -> Values:
+    """Read the rows of a golden sample as those of a job are read."""
+    return read_rows(msgspec.json.encode(golden.rows), signature, max_rows=len(golden.rows))
 
 
 def compare_answers(golden: GoldenSample, answer: Outcome, tolerance: float) -> None:

@@ -24,8 +24,9 @@ import msgspec
 
 from shared.logs import get_logger
 from shared.registry import Registry
+from shared.values import Values
 from worker.models import LoadedModel, load_model
-from worker.scoring import Matrix, Outcome, Piece, RowError, join_pieces, score_matrix
+from worker.scoring import Outcome, Piece, RowError, join_pieces, score_values
 from worker.trust import Trust
 
 #: Deaths after which the ranges that are still suspect are given up: some thirty guilty rows of a chunk of 50,000.
@@ -43,7 +44,7 @@ logger = get_logger(__name__)
 
 
 class _Request(NamedTuple):
-    matrix: Matrix
+    values: Values
     #: After which it is killed.
     seconds: float
 
@@ -56,7 +57,7 @@ def score_isolated(
     registry: Registry,
     name: str,
     version: int,
-    matrix: Matrix,
+    values: Values,
     *,
     trust: Trust,
     budget_seconds: float,
@@ -69,8 +70,8 @@ def score_isolated(
     registry : Registry
     name, version
         Of the model.
-    matrix : ndarray of float64, shape (n_rows, n_columns)
-        Columns in the signature's order.
+    values : Values
+        With the codes of the model's signature.
     trust : Trust
         As of the worker.
     budget_seconds : float
@@ -88,7 +89,7 @@ def score_isolated(
     IsolationFailed
         There was no process to score in.
     """
-    search = _Search(matrix, time.monotonic() + budget_seconds)
+    search = _Search(values, time.monotonic() + budget_seconds)
     with _start_process(registry.root, name, version, trust) as connection:
         _receive(connection, budget_seconds)  # it is ready
         search.learn_speed(connection)
@@ -100,15 +101,15 @@ def score_isolated(
 class _Search:
     """The ranges that are still to be tried, and what was found of the others."""
 
-    def __init__(self, matrix: Matrix, end: float) -> None:
-        self._matrix = matrix
+    def __init__(self, values: Values, end: float) -> None:
+        self._values = values
         self._end = end
         self._first_seconds = (end - time.monotonic()) / _FIRST_SHARE
         self._seconds_a_row = math.nan
         self._pieces: list[Piece] = []
         self._errors: dict[int, RowError] = {}
         self._calls = 0
-        self.suspects = [(0, len(matrix))] if len(matrix) else []
+        self.suspects = [(0, len(values))] if len(values) else []
         self.deaths = 0
 
     @property
@@ -117,9 +118,9 @@ class _Search:
 
     def learn_speed(self, connection: Connection) -> None:
         """Time a few rows, so that a model that is only slow is not taken for one that hangs; no answer is used."""
-        last = max(0, len(self._matrix) - _PROBE_ROWS)
-        for start in (0, last, last // 2) if len(self._matrix) else ():
-            rows = self._matrix[start : start + _PROBE_ROWS]
+        last = max(0, len(self._values) - _PROBE_ROWS)
+        for start in (0, last, last // 2) if len(self._values) else ():
+            rows = self._values[start : start + _PROBE_ROWS]
             began = time.monotonic()
             connection.send(_Request(rows, self._first_seconds / 2))
             if isinstance(_receive(connection, 2 * self._first_seconds), Outcome):
@@ -130,7 +131,7 @@ class _Search:
         """Score one range; halve it if that ended its process."""
         start, stop = self.suspects.pop()
         seconds = min(self._limit_seconds(stop - start), self.remaining_seconds)
-        connection.send(_Request(self._matrix[start:stop], seconds))
+        connection.send(_Request(self._values[start:stop], seconds))
         answer = _receive(connection, seconds + self._first_seconds)
         if isinstance(answer, Outcome):
             self._pieces.append(Piece(start, stop, answer))
@@ -150,7 +151,7 @@ class _Search:
             logger.warning("rows that may kill are given up: no time was left to tell which", rows=stop - start)
             error = RowError("worker_lost", "scoring this row or one of its neighbours ended or hung its worker")
             self._errors |= dict.fromkeys(range(start, stop), error)
-        whole = join_pieces(self._pieces, len(self._matrix))
+        whole = join_pieces(self._pieces, len(self._values))
         return Outcome(whole.predictions, whole.probabilities, self._errors, self._calls, self.deaths)
 
     def _limit_seconds(self, rows: int) -> float:
@@ -223,7 +224,7 @@ def _score_and_exit(model: LoadedModel, request: _Request, writer: int) -> None:
         # Of all processes here this one is to go first when memory runs out.
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")
-        outcome = score_matrix(model, request.matrix, CALL_ROWS, patience_seconds=request.seconds / 2)
+        outcome = score_values(model, request.values, CALL_ROWS, patience_seconds=request.seconds / 2)
         with open(writer, "wb") as pipe:
             pickle.dump(outcome, pipe)
         os._exit(0)

@@ -15,11 +15,12 @@ from shared.errors import ServiceError
 from shared.manifest import Manifest
 from shared.references import BrokenManifest, UnknownModel
 from shared.registry import MANIFEST_FILE, Registry
+from shared.values import Values
 from worker.backends import EstimatorRunner, Runner, open_runner
 from worker.formats import load_estimator
-from worker.golden import WrongAnswer, check_golden_sample
+from worker.golden import WrongAnswer, check_golden_sample, read_golden_rows
 from worker.onnx_session import GraphRefused
-from worker.scoring import Matrix, Outcome, check_shape, find_likeliest
+from worker.scoring import Outcome, check_shape, find_likeliest
 from worker.threads import use_one_thread
 from worker.tree_ensembles import NotConvertible
 from worker.trust import SIGNATURE_FILE, Distrusted, Trust
@@ -74,7 +75,7 @@ class LoadedModel:
         # As Python's own texts: thousands of rows share a few, where numpy would copy each.
         texts = self._classes is not None and self._classes.dtype.kind == "U"
         self._labels = self._classes.astype(object) if texts and self._classes is not None else self._classes
-        self._own = EstimatorRunner(estimator)
+        self._own = EstimatorRunner(estimator, manifest.signature.columns)
         self._runner = _open_backend(manifest, estimator, graph)
 
     @property
@@ -82,27 +83,27 @@ class LoadedModel:
         """Classes of a classifier; None for a regressor."""
         return None if self._classes is None else len(self._classes)
 
-    def predict(self, matrix: Matrix) -> Outcome:
+    def predict(self, values: Values) -> Outcome:
         """Answer every row in one call; the answers are not yet checked.
 
         Parameters
         ----------
-        matrix : ndarray of float64, shape (n_rows, n_columns)
-            Columns in the signature's order.
+        values : Values
+            With the codes of the signature.
 
         Returns
         -------
         Outcome
             Equal to what the estimator's own `predict` and `predict_proba` give, within the backend's tolerance.
         """
-        answers = self._runner.answer(matrix)
+        answers = self._runner.answer(values)
         if self._labels is None:
             return Outcome(np.asarray(answers, dtype=np.float64))
         if not self._own.gives_probabilities:
             return Outcome(answers)
         probabilities = np.asarray(answers, dtype=np.float64)
         if not self.manifest.labels_from_probabilities:
-            return Outcome(self._own.predict(matrix), probabilities)
+            return Outcome(self._own.predict(values), probabilities)
         # Registration checked that this equals predict(), which would compute the probabilities once more.
         return Outcome(self._labels.take(find_likeliest(probabilities)), probabilities)
 
@@ -235,11 +236,11 @@ def _check_bytes(manifest: Manifest, described: Manifest | GraphFile, content: b
 
 
 def _open_backend(manifest: Manifest, estimator: Any, graph: bytes | None) -> Runner:
-    if manifest.format == "onnx":  # it is a graph itself
-        return EstimatorRunner(estimator)
     columns = manifest.signature.columns
+    if manifest.format == "onnx":  # it is a graph itself
+        return EstimatorRunner(estimator, columns)
     try:
-        return open_runner(manifest.backend, estimator, graph, allow_missing=any(c.nullable for c in columns))
+        return open_runner(manifest.backend, estimator, columns, graph)
     except (NotConvertible, GraphRefused) as error:
         raise ModelNotReady(
             manifest.reference, f"it cannot be run as {manifest.backend.name}, as its manifest says ({error})"
@@ -267,13 +268,20 @@ def _check_classes(manifest: Manifest, estimator: Any) -> npt.NDArray[Any] | Non
     return classes
 
 
+def _find_typical(manifest: Manifest) -> Values:
+    """Return a row as it may come."""
+    if manifest.golden_sample is not None:
+        return read_golden_rows(manifest.golden_sample, manifest.signature)[:1]
+    columns = manifest.signature.columns
+    middle = [0.0 if c.min is None or c.max is None else c.min / 2 + c.max / 2 for c in columns]
+    return Values(np.array([middle]))
+
+
 def _warm_model(model: LoadedModel) -> None:
     """Make the first, slow calls now, so that caches and lazy imports are in place, and check the answers."""
-    columns = model.manifest.signature.columns
-    typical = [0.0 if c.min is None or c.max is None else c.min / 2 + c.max / 2 for c in columns]
     for rows in (1, WARM_ROWS):
         try:
-            answer = model.predict(np.tile(np.array(typical), (rows, 1)))
+            answer = model.predict(_find_typical(model.manifest)[np.zeros(rows, dtype=int)])
             check_shape(answer, rows, model.class_count)
         except Exception as error:  # a model may raise anything, and must not take the worker down
             raise ModelNotReady(

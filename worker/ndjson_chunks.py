@@ -6,7 +6,6 @@ the brace that closes it. A line that is no object cannot have members; it stand
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -17,12 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from shared.clean_rows import find_clean_reader, is_fit
 from shared.errors import ServiceError
 from shared.json_cells import write_members
 from shared.lines import BOM, find_lines
 from shared.plans import Offsets
 from shared.rows import check_record, load_json
 from shared.signature import Signature
+from shared.values import Others, Values
 from worker.chunks import (
     Answers,
     ChunkMismatch,
@@ -33,18 +34,16 @@ from worker.chunks import (
     list_faults,
     merge_records,
 )
-from worker.scoring import Matrix, Outcome
+from worker.scoring import Outcome
 
 #: The member under which a line that is no object is kept.
 MALFORMED_MEMBER = "malformed_record"
 _SHOWN_MAX_CHARACTERS = 40
-#: msgspec takes no member by such a name.
-_UNFIT_NAME = re.compile(r'["\\\x00-\x1f]')
 _SPACE = np.frombuffer(b" \t\r\n", np.uint8)
 
 
 class LineReader:
-    """Turns the lines of a chunk into a matrix.
+    """Turns the lines of a chunk into values.
 
     Parameters
     ----------
@@ -62,13 +61,13 @@ class LineReader:
         Offsets after each line.
     objects : ndarray of bool
         Which lines hold an object.
-    matrix : ndarray of float64, shape (n_rows, n_columns)
+    values : Values
     faults : dict of int to RowFault
     """
 
     def __init__(self, data: bytes, signature: Signature, added: Sequence[str], first_row: int) -> None:
         self.ends: Offsets = find_lines(data)
-        self.matrix: Matrix = np.empty((len(self.ends), len(signature.columns)))
+        self.values = Values(np.empty((len(self.ends), len(signature.columns))))
         self.objects = np.ones(len(self.ends), dtype=bool)
         self.faults: dict[int, RowFault] = {}
         self._data = data
@@ -88,9 +87,9 @@ class LineReader:
         return self._first_row + row + 1, self._first_row + row + 1
 
     def _read_clean(self) -> bool:
-        """Fill the matrix; False if anything is not as it should be."""
-        names = [*self._signature.column_names, *sorted(self._added)]
-        if any(_UNFIT_NAME.search(name) for name in names):
+        """Take the values of all lines; False if anything is not as it should be."""
+        width, names = len(self._signature.columns), [*self._signature.column_names, *sorted(self._added)]
+        if not all(map(is_fit, names)):
             return False
         decoder = _make_decoder(self._signature, tuple(names))
         data = self._data if self._first_row else self._data.removeprefix(BOM)
@@ -100,28 +99,27 @@ class LineReader:
             return False
         if len(records) != len(self.ends):  # blank lines are skipped
             return False
-        for index in range(len(names)):
-            values = [getattr(record, f"c{index}") for record in records]
-            if index < len(self._signature.columns):
-                self.matrix[:, index] = values  # a missing value is NaN
-            elif any(value is not msgspec.UNSET for value in values):
-                return False
-        allowed = np.isfinite(self.matrix)
-        if not allowed.all():
-            allowed |= np.isnan(self.matrix) & np.array(self._signature.nullable_columns)
-        return bool(allowed.all())
+        cells = [[getattr(record, f"c{index}") for record in records] for index in range(len(names))]
+        if any(cell is not msgspec.UNSET for column in cells[width:] for cell in column):
+            return False
+        values = find_clean_reader(self._signature).fill(cells[:width])
+        if values is None:
+            return False
+        self.values = values
+        return True
 
     def _read_singly(self) -> None:
-        start = 0
+        start, others = 0, Others()
         for row, end in enumerate(self.ends.tolist()):
-            values = self._read_record(row, self._data[start:end])
+            values = self._read_record(row, self._data[start:end], others)
             start = end
             if isinstance(values, RowFault):
                 self.faults[row] = values
             else:
-                self.matrix[row] = values
+                self.values.matrix[row] = values
+        self.values = Values(self.values.matrix, others.list())
 
-    def _read_record(self, row: int, line: bytes) -> list[float] | RowFault:
+    def _read_record(self, row: int, line: bytes, others: Others) -> list[float] | RowFault:
         number, _ = self.locate(row)
         if not line.strip():
             return self._refuse(row, f"line {number} is blank")
@@ -134,7 +132,7 @@ class LineReader:
         own = self._added & record.keys()
         if own:
             return RowFault("malformed_row", f"line {number}: the record has a member {min(own)!r} of its own")
-        checked = check_record(record, self._signature)
+        checked = check_record(record, self._signature, others)
         if isinstance(checked, list):
             return checked
         column = checked.get("column")
@@ -151,7 +149,7 @@ def score_chunk(
     *,
     signature: Signature,
     added: Sequence[str],
-    predict: Callable[[Matrix], Outcome],
+    predict: Callable[[Values], Outcome],
     expected_rows: int,
     first_row: int,
     earlier: Earlier | None = None,
@@ -166,7 +164,7 @@ def score_chunk(
     added : sequence of str
         The names of the new members: prediction, probabilities, code and message of the error.
     predict : callable
-        Scores a matrix of float64, shape (n_rows, n_columns); called once at most, and with at least one row.
+        Scores values with the signature's codes; called once at most, and with at least one row.
     expected_rows : int
         Lines that the plan counts in the chunk.
     first_row : int
@@ -197,14 +195,13 @@ def score_chunk(
 @lru_cache(maxsize=8)
 def _make_decoder(signature: Signature, names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
     """Return a decoder of clean records: their members of the model, then those that no record may have."""
+    types = find_clean_reader(signature).types
     fields: list[tuple[str, Any, Any]] = []
     for index in range(len(names)):
-        if index >= len(signature.columns):
+        if index >= len(types):
             fields.append((f"c{index}", Any, msgspec.UNSET))
-        elif signature.nullable_columns[index]:
-            fields.append((f"c{index}", float | None, None))
         else:
-            fields.append((f"c{index}", float, msgspec.NODEFAULT))
+            fields.append((f"c{index}", types[index], None if signature.nullable_columns[index] else msgspec.NODEFAULT))
     rename = {f"c{index}": name for index, name in enumerate(names)}
     return msgspec.json.Decoder(msgspec.defstruct("Record", fields, rename=rename, kw_only=True))
 

@@ -15,9 +15,10 @@ from shared.jobs import Document
 from shared.plans import Plan
 from shared.records import parse_header
 from shared.signature import Signature
+from shared.values import Values
 from worker import csv_chunks, ndjson_chunks, parquet_chunks
 from worker.chunks import Earlier, ScoredChunk
-from worker.scoring import Matrix, Outcome
+from worker.scoring import Outcome
 
 
 class OpenFile:
@@ -48,7 +49,7 @@ class OpenFile:
         index: int,
         document: Document,
         signature: Signature,
-        predict: Callable[[Matrix], Outcome],
+        predict: Callable[[Values], Outcome],
         earlier: Earlier | None,
     ) -> ScoredChunk:
         """Score the chunk with this index."""
@@ -78,11 +79,9 @@ class OpenFile:
         return csv_chunks.score_chunk(
             data,
             columns=parse_header(self.plan.header, delimiter),
-            signature_columns=list(signature.column_names),
-            nullable=list(signature.nullable_columns),
+            signature=signature,
             delimiter=delimiter,
             predict=predict,
-            classes=signature.classes,
             expected_rows=chunk.rows,
             first_row=chunk.first_row,
             first_line=chunk.first_line,

@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 from shared.errors import ServiceError
 from shared.signature import Signature
 from shared.tables import added_fields, read_table, write_table
+from shared.values import Others, Values
 from worker.chunks import ChunkMismatch, DamagedFile, Earlier, RowFault, ScoredChunk, answer_rows, list_faults
-from worker.scoring import Matrix, Outcome
+from worker.columns import read_typed
+from worker.scoring import Outcome
 
 #: Rows that are unpacked at a time, and bytes that are read of a column at a time: so memory does not depend on how
 #: large the row groups are.
@@ -97,7 +99,7 @@ class ParquetRows:
 
 
 class TableReader:
-    """Turns rows of a table into a matrix.
+    """Turns rows of a table into values.
 
     Parameters
     ----------
@@ -108,32 +110,24 @@ class TableReader:
 
     Attributes
     ----------
-    matrix : ndarray of float64, shape (n_rows, n_columns)
+    values : Values
     faults : dict of int to RowFault
     """
 
     def __init__(self, table: pa.Table, signature: Signature, first_row: int) -> None:
-        self.matrix: Matrix = np.empty((len(table), len(signature.columns)))
         self.faults: dict[int, RowFault] = {}
         self._first_row = first_row
+        matrix, others = np.empty((len(table), len(signature.columns))), Others()
         for index, column in enumerate(signature.columns):
-            self.matrix[:, index] = table.column(column.name).cast(pa.float64()).to_numpy()
-            self._note_faults(self.matrix[:, index], column.name, nullable=column.nullable)
+            matrix[:, index], errors = read_typed(table.column(column.name), column, others)
+            for row, (code, detail) in errors.items():
+                where = f"row {first_row + row + 1}, column {column.name[:_SHOWN_MAX_CHARACTERS]!r}"
+                self.faults.setdefault(row, RowFault(code, f"{where}: {detail}", column.name))
+        self.values = Values(matrix, others.list())
 
     def locate(self, row: int) -> tuple[int, int]:
         """Return a row's number in the file, twice: it has no lines."""
         return self._first_row + row + 1, self._first_row + row + 1
-
-    def _note_faults(self, values: Matrix, name: str, *, nullable: bool) -> None:
-        fits = np.isfinite(values)
-        if nullable:
-            fits |= np.isnan(values)
-        for row in np.flatnonzero(~fits).tolist():
-            missing = np.isnan(values[row])
-            code = "missing_value" if missing else "non_finite"
-            detail = "the value is missing, expected a number" if missing else "expected a finite number"
-            where = f"row {self._first_row + row + 1}, column {name[:_SHOWN_MAX_CHARACTERS]!r}"
-            self.faults.setdefault(row, RowFault(code, f"{where}: {detail}", name))
 
 
 def score_chunk(
@@ -141,7 +135,7 @@ def score_chunk(
     *,
     signature: Signature,
     column_prefix: str,
-    predict: Callable[[Matrix], Outcome],
+    predict: Callable[[Values], Outcome],
     expected_rows: int,
     first_row: int,
     earlier: Earlier | None = None,
@@ -155,7 +149,7 @@ def score_chunk(
     column_prefix : str
         Put before the name of each new column.
     predict : callable
-        Scores a matrix of float64, shape (n_rows, n_columns); called once at most, and with at least one row.
+        Scores values with the signature's codes; called once at most, and with at least one row.
     expected_rows : int
         Rows of the chunk.
     first_row : int

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import joblib
-import numpy as np
-from sklearn.base import is_classifier
 
 from shared.backend import Backend
 from shared.manifest import Description, Detail, Format, Manifest, Origin
@@ -26,6 +24,7 @@ from shared.registry import CHAMPION, Registry
 from worker.backend_choice import Choice, choose_backend
 from worker.backend_speeds import measure_speeds
 from worker.backends import EstimatorRunner
+from worker.description import Described, describe_model
 from worker.formats import (
     FILES,
     ModelFile,
@@ -40,11 +39,9 @@ from worker.nested import walk_estimators
 from worker.onnx_model import read_labels
 from worker.origin import find_origin
 from worker.samples import list_columns, read_sample
-from worker.signatures import Rows, derive_signature
+from worker.signatures import Rows
 from worker.trust import SIGNATURE_FILE, Trust, sign_files
 
-#: Rows on which `predict` and the most probable class are compared; more only costs time.
-COMPARED_ROWS = 2_000
 #: Libraries without which no version is made; those of the model's own classes come beside them.
 _ALWAYS = ("numpy", "scikit-learn")
 
@@ -217,22 +214,21 @@ def _register(
     artifact: Artifact, name: str, registry: Registry, sample: Rows, columns: Sequence[str] | None, notes: Notes
 ) -> Manifest:
     """Describe a model by its sample, check it as a worker would, and write it as a new version."""
-    estimator = artifact.estimator
-    signature = derive_signature(estimator, sample, columns)
-    by_probability = _check_answers(estimator, sample)
-    choice = _choose_backend(artifact, sample, labels_follow=by_probability)
+    described = describe_model(artifact.estimator, sample, columns)
+    runner = EstimatorRunner(artifact.estimator, described.signature.columns)
+    choice = _choose_backend(artifact, runner, described)
     description = Description(
         format=artifact.format,
         file=FILES[artifact.format],
         libraries=_list_libraries(artifact),
-        signature=signature,
+        signature=described.signature,
         metrics=_read_metrics(notes.get("metrics", {})),
         training=dict(notes.get("training", {})),
-        labels_from_probabilities=by_probability,
+        labels_from_probabilities=described.labels_from_probabilities,
         max_batch_rows=notes.get("max_batch_rows"),
         trusted_types=artifact.trusted_types,
         other_scikit_learn=notes.get("other_scikit_learn", False),
-        golden_sample=take_golden_sample(estimator, sample),
+        golden_sample=take_golden_sample(artifact.estimator, described.sample),
         origin=artifact.origin or find_origin(Path.cwd()),
         backend=choice.backend,
     )
@@ -250,12 +246,14 @@ def _register(
     return manifest
 
 
-def _choose_backend(artifact: Artifact, sample: Rows, *, labels_follow: bool) -> Choice:
-    values = np.asarray(sample, dtype=np.float64)
+def _choose_backend(artifact: Artifact, runner: EstimatorRunner, described: Described) -> Choice:
+    columns = described.signature.columns
     if artifact.format == "onnx":
-        speeds = measure_speeds([EstimatorRunner(artifact.estimator)], values)
+        speeds = measure_speeds([runner], described.values)
         return Choice(Backend(name="onnx", reason="it was registered as an ONNX graph", measured=speeds))
-    return choose_backend(artifact.estimator, values, labels_follow=labels_follow)
+    return choose_backend(
+        artifact.estimator, described.values, columns, labels_follow=described.labels_from_probabilities
+    )
 
 
 def _read_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -295,37 +293,6 @@ def ensure_champion(registry: Registry, name: str) -> None:
     """Give a name its champion if it has none: the first version (or what is left of them)."""
     if CHAMPION not in registry.aliases(name):
         registry.set_alias(name, CHAMPION, registry.versions(name)[0])
-
-
-def _check_answers(estimator: Any, sample: Rows) -> bool:
-    """Check the estimator's manners, and tell whether its labels follow from its probabilities.
-
-    Some classifiers decide otherwise (SVC by its decision function, others by a threshold), so it is tried:
-    on the sample and on points half-way between its rows, where the classes meet.
-    """
-    rows = sample[:COMPARED_ROWS]
-    before = np.array(rows, dtype=np.float64)
-    labels = np.asarray(estimator.predict(rows))
-    if labels.shape != (len(rows),):
-        raise ValueError(f"one answer a row is expected; predict gave the shape {labels.shape} for {len(rows)} rows")
-    follows = False
-    if is_classifier(estimator) and hasattr(estimator, "predict_proba"):
-        follows = all(_labels_follow(estimator, probe) for probe in (rows, _mix_rows(rows)))
-    if not np.array_equal(before, np.asarray(rows, dtype=np.float64), equal_nan=True):
-        # A row that is scored again, alone, would then be another row.
-        raise ValueError("the estimator alters the rows that it predicts: set copy=True on its steps")
-    return follows
-
-
-def _labels_follow(estimator: Any, rows: Rows) -> bool:
-    likeliest = estimator.classes_.take(np.argmax(estimator.predict_proba(rows), axis=1))
-    return bool(np.array_equal(likeliest, estimator.predict(rows)))
-
-
-def _mix_rows(rows: Rows) -> Rows:
-    values = np.asarray(rows, dtype=np.float64)
-    mixed = values / 2 + np.random.default_rng(0).permutation(values) / 2
-    return type(rows)(mixed, columns=rows.columns) if hasattr(rows, "columns") else mixed
 
 
 def _list_libraries(artifact: Artifact) -> dict[str, str]:

@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from shared import metrics
-from shared.codec import Matrix, NewerPayload, UnknownPayload, decode_matrix
+from shared.codec import NewerPayload, UnknownPayload, decode_values
 from shared.filestore import REFERENCE, FileStore
 from shared.fleet import Fleet
 from shared.jobs import Status, parse_queue
 from shared.logs import get_logger
 from shared.settings import Settings
 from shared.store import Claim, Claimed, JobStore, RowsOutcome
+from shared.values import Values, join_values
 from shared.wakeups import WakeupPublisher
 from worker.lease import Lease
 from worker.models import LoadedModel, ModelNotReady
-from worker.scoring import Outcome, score_matrix
+from worker.scoring import Outcome, score_values
 from worker.shadow import MOST_ROWS, Scored, ShadowScorer
 
 #: After this long a task gives way to the other queues, with a wake-up if work is left.
@@ -91,7 +91,7 @@ class RowsScorer:
                     self._store.hand_back(queue, self._lease.owner, newer)
             if shadow is not None and scored is not None:
                 kept.append(scored)
-                while len(kept) > 1 and sum(len(batch.matrix) for batch in kept) > MOST_ROWS:
+                while len(kept) > 1 and sum(len(batch.values) for batch in kept) > MOST_ROWS:
                     self._shadows.score(name, version, shadow, [kept.pop(0)], is_idle=False)
             calls += made
             jobs += len(claimed.units) - len(newer)
@@ -148,18 +148,19 @@ class RowsScorer:
             return 0, [], None
         stages = {"claim": claim_seconds}
         began = time.perf_counter()
-        units, matrices, newer = self._decode(claimed.units, len(model.manifest.signature.columns))
+        signature = model.manifest.signature
+        units, parts, newer = self._decode(claimed.units, len(signature.columns))
         if not units:
             return 0, newer, None
-        matrix = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
+        values = join_values(parts, signature)
         stages["decode"] = time.perf_counter() - began
 
         max_rows = self._batch_rows(model)
-        outcome = score_matrix(model, matrix, max_rows, patience_seconds=self._settings.task_seconds / 4)
+        outcome = score_values(model, values, max_rows, patience_seconds=self._settings.task_seconds / 4)
         stages["predict"] = outcome.predict_seconds
 
         began = time.perf_counter()
-        split = _split_outcome(units, outcome, model, claimed.now, min(len(matrix), max_rows))
+        split = _split_outcome(units, outcome, model, claimed.now, min(len(values), max_rows))
         ends = [self._keep_result(end) for end in split]
         stages["encode"] = time.perf_counter() - began
         began = time.perf_counter()
@@ -168,18 +169,18 @@ class RowsScorer:
             self._drop_result(end)
         stages["commit"] = time.perf_counter() - began
         _count(name, version, claimed, units, outcome, stages, max_rows, stored)
-        return outcome.calls, newer, Scored(matrix, outcome)
+        return outcome.calls, newer, Scored(values, outcome)
 
-    def _decode(self, units: list[Claim], columns: int) -> tuple[list[Claim], list[Matrix], list[Claim]]:
+    def _decode(self, units: list[Claim], columns: int) -> tuple[list[Claim], list[Values], list[Claim]]:
         """Decode the payloads; jobs with a broken one fail alone, those of a newer release are the third list."""
         readable: list[Claim] = []
         newer: list[Claim] = []
-        matrices: list[Matrix] = []
+        parts: list[Values] = []
         for unit in units:
             try:
-                matrix = decode_matrix(self._files.fetch(unit.id, unit.payload))
-                if matrix.shape != (unit.rows, columns):
-                    raise UnknownPayload(f"{matrix.shape} instead of {(unit.rows, columns)}")
+                values = decode_values(self._files.fetch(unit.id, unit.payload))
+                if values.matrix.shape != (unit.rows, columns):
+                    raise UnknownPayload(f"{values.matrix.shape} instead of {(unit.rows, columns)}")
             except FileNotFoundError:
                 self._refuse([unit], "internal_error", "The rows of this job are gone.")  # it was deleted, surely
             except NewerPayload:
@@ -195,8 +196,8 @@ class RowsScorer:
                 self._refuse([unit], "internal_error", "The rows of this job could not be read by this release.")
             else:
                 readable.append(unit)
-                matrices.append(matrix)
-        return readable, matrices, newer
+                parts.append(values)
+        return readable, parts, newer
 
     def _keep_result(self, end: RowsOutcome) -> RowsOutcome:
         """Put a large result into the file store, before the commit that refers to it."""

@@ -68,6 +68,9 @@ def list_columns(
         raise SampleMismatch(f"the sample has no column {unknown[0]!r}; it has {_list_some(present)}")
     named = [str(name) for name in getattr(estimator, "feature_names_in_", columns)]
     if named:
+        # LightGBM writes spaces in another way.
+        spaced = {name.replace(" ", "_"): name for name in present}
+        named = [name if name in present else spaced.get(name, name) for name in named]
         missing = [name for name in named if name not in present]
         if missing:
             raise SampleMismatch(f"the model reads {_list_some(missing)}, which the sample lacks")

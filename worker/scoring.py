@@ -1,4 +1,4 @@
-"""Scoring: a matrix in, checked answers out; it knows numpy and nothing of queues, jobs' states or files.
+"""Scoring: values in, checked answers out; it knows numpy and nothing of queues, jobs' states or files.
 
 A model that fails on some rows must not take their neighbours down: a call that raises is halved until only
 the guilty rows are left.
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-Matrix = npt.NDArray[np.float64]
+from shared.values import Matrix, Values
 
 
 class RowError(NamedTuple):
@@ -27,7 +27,7 @@ class RowError(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The answers to a matrix, row by row.
+    """The answers to rows, one by one.
 
     Parameters
     ----------
@@ -86,13 +86,13 @@ class Outcome:
 
 
 class Predictor(Protocol):
-    """What `score_matrix` needs of a model."""
+    """What `score_values` needs of a model."""
 
     @property
     def class_count(self) -> int | None:
         """Columns that probabilities must have; None for a regressor."""
 
-    def predict(self, matrix: Matrix) -> Outcome:
+    def predict(self, values: Values) -> Outcome:
         """Answer every row in one call, unchecked; may raise anything."""
 
 
@@ -101,16 +101,16 @@ class WrongShape(ValueError):
 
 
 class Piece(NamedTuple):
-    """The answer to rows `start` to before `stop` of a matrix."""
+    """The answer to rows `start` to before `stop`."""
 
     start: int
     stop: int
     answer: Outcome
 
 
-def score_matrix(
+def score_values(
     model: Predictor,
-    matrix: Matrix,
+    values: Values,
     max_rows: int,
     *,
     patience_seconds: float = math.inf,
@@ -125,8 +125,8 @@ def score_matrix(
     ----------
     model : Predictor
         Already warmed; only read.
-    matrix : ndarray of float64, shape (n_rows, n_columns)
-        Columns in the signature's order.
+    values : Values
+        With the codes of the model's signature.
     max_rows : int
         Rows of one model call; bounds peak memory.
     patience_seconds : float
@@ -140,7 +140,7 @@ def score_matrix(
         Row i answers input row i. A row on which the model raised, or whose answer is NaN or infinite, has a
         ``model_error`` instead.
     """
-    rows = len(matrix)
+    rows = len(values)
     pending = [(start, min(start + max_rows, rows)) for start in range(0, rows, max_rows)][::-1]
     pieces: list[Piece] = []
     errors: dict[int, RowError] = {}
@@ -150,7 +150,7 @@ def score_matrix(
         start, stop = pending.pop()
         calls += 1
         try:
-            answer = model.predict(matrix[start:stop])
+            answer = model.predict(values[start:stop])
             check_shape(answer, stop - start, model.class_count)
         except Exception as error:  # noqa: BLE001 - a model may raise anything, and only its rows may suffer
             failure = _describe_failure(error)

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from shared import metrics
 from shared.references import BrokenManifest
 from shared.registry import Registry
+from shared.values import Values, recode_values
 from worker.models import LoadedModel
-from worker.scoring import Matrix, Outcome, score_matrix
+from worker.scoring import Outcome, score_values
 
 #: Share of a process's time that goes to shadows, at most.
 TIME_SHARE = 0.1
@@ -31,7 +32,7 @@ _PATIENCE_SECONDS = 1.0
 class Scored(NamedTuple):
     """A micro-batch that was committed."""
 
-    matrix: Matrix
+    values: Values
     outcome: Outcome
 
 
@@ -80,15 +81,17 @@ class ShadowScorer:
         """
         labels = (name, str(version), str(shadow))
         model = self._peek(name, shadow)
-        for matrix, outcome in batches:
+        signature = self._registry.manifest(name, version).signature
+        for values, outcome in batches:
             began = self._clock()
             if model is None or not is_idle or began < self._not_before:
-                metrics.SHADOW_ROWS.labels(*labels, "skipped").inc(len(matrix))
+                metrics.SHADOW_ROWS.labels(*labels, "skipped").inc(len(values))
                 continue
-            own = score_matrix(model, matrix, MOST_ROWS, patience_seconds=_PATIENCE_SECONDS)
+            own_values = recode_values(values, signature, model.manifest.signature)
+            own = score_values(model, own_values, MOST_ROWS, patience_seconds=_PATIENCE_SECONDS)
             taken = self._clock() - began
             self._not_before = self._clock() + taken * (1 / TIME_SHARE - 1)
-            _count(labels, outcome, own, comparable=_have_same_classes(self._registry, name, version, model))
+            _count(labels, outcome, own, comparable=signature.classes == model.manifest.signature.classes)
 
 
 def compare(outcome: Outcome, own: Outcome, *, comparable: bool = True) -> tuple[npt.NDArray[np.bool_], float | None]:
@@ -125,10 +128,6 @@ def _count(labels: tuple[str, str, str], outcome: Outcome, own: Outcome, *, comp
     metrics.SHADOW_ROWS.labels(*labels, "failed").inc(len(outcome) - len(agree))
     if difference is not None:
         metrics.SHADOW_DIFFERENCE.labels(*labels).observe(difference)
-
-
-def _have_same_classes(registry: Registry, name: str, version: int, model: LoadedModel) -> bool:
-    return registry.manifest(name, version).signature.classes == model.manifest.signature.classes
 
 
 def _flatten(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from shared.registry import Registry
+from shared.values import Values
 from tests import toxic_model
 from worker.isolation import IsolationFailed, score_isolated
 from worker.registration import register_model
@@ -45,7 +46,7 @@ def test_only_the_guilty_rows_fail(registry: Registry) -> None:
     deadly = {7: toxic_model.EXITS, 8: toxic_model.CRASHES, 19_999: toxic_model.EXITS}
     rows = make_rows(20_000, deadly | {12_345: toxic_model.RAISES})
 
-    outcome = score_isolated(registry, "toxic", 1, rows, trust=Trust(), budget_seconds=60)
+    outcome = score_isolated(registry, "toxic", 1, Values(rows), trust=Trust(), budget_seconds=60)
 
     assert {row: error.code for row, error in outcome.errors.items()} == {
         **dict.fromkeys(deadly, "worker_lost"),
@@ -60,7 +61,7 @@ def test_row_that_hangs_is_told_from_its_neighbours(registry: Registry) -> None:
     """A hanging range is killed and halved like one that crashes."""
     rows = make_rows(64, {20: toxic_model.HANGS})
 
-    outcome = score_isolated(registry, "toxic", 1, rows, trust=Trust(), budget_seconds=40)
+    outcome = score_isolated(registry, "toxic", 1, Values(rows), trust=Trust(), budget_seconds=40)
 
     assert {row: error.code for row, error in outcome.errors.items()} == {20: "worker_lost"}
     assert "took longer than" in outcome.errors[20].detail
@@ -70,7 +71,7 @@ def test_search_for_the_guilty_has_an_end(registry: Registry) -> None:
     """If every row kills, the search stops after so many deaths, and what is left fails together."""
     rows = make_rows(5_000, dict.fromkeys(range(5_000), toxic_model.EXITS))
 
-    outcome = score_isolated(registry, "toxic", 1, rows, trust=Trust(), budget_seconds=60, max_deaths=40)
+    outcome = score_isolated(registry, "toxic", 1, Values(rows), trust=Trust(), budget_seconds=60, max_deaths=40)
 
     assert {error.code for error in outcome.errors.values()} == {"worker_lost"}
     assert len(outcome.errors) == 5_000
@@ -79,13 +80,13 @@ def test_search_for_the_guilty_has_an_end(registry: Registry) -> None:
 
 def test_nothing_to_score_needs_no_answer(registry: Registry) -> None:
     """No row, no error."""
-    assert len(score_isolated(registry, "toxic", 1, np.zeros((0, 2)), trust=Trust(), budget_seconds=60)) == 0
+    assert len(score_isolated(registry, "toxic", 1, Values(np.zeros((0, 2))), trust=Trust(), budget_seconds=60)) == 0
 
 
 def test_model_that_cannot_be_isolated_blames_no_row(tmp_path: Path) -> None:
     """Without a process to score in, the chunk is handed back; its rows have not failed."""
     with pytest.raises(IsolationFailed):
-        score_isolated(Registry(tmp_path), "none", 1, np.zeros((3, 2)), trust=Trust(), budget_seconds=60)
+        score_isolated(Registry(tmp_path), "none", 1, Values(np.zeros((3, 2))), trust=Trust(), budget_seconds=60)
 
 
 def test_model_that_is_only_slow_loses_no_row(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_model_that_is_only_slow_loses_no_row(tmp_path: Path) -> None:
     )
     rows = make_rows(1_000, {})
 
-    outcome = score_isolated(Registry(tmp_path), "snail", 1, rows, trust=Trust(), budget_seconds=24)
+    outcome = score_isolated(Registry(tmp_path), "snail", 1, Values(rows), trust=Trust(), budget_seconds=24)
 
     assert outcome.errors == {}
     assert outcome.bisections == 0

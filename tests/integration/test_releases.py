@@ -15,7 +15,8 @@ QUEUE = "rows:line:1"
 
 def be_newer(patch: pytest.MonkeyPatch) -> None:
     """Let this process write and read payloads as a later release would."""
-    patch.setattr(shared.codec, "_VERSION", 2)
+    patch.setattr(shared.codec, "_PLAIN", 3)
+    patch.setattr(shared.codec, "_WITH_OTHERS", 4)
 
 
 def test_worker_leaves_jobs_of_a_newer_release_to_newer_workers(

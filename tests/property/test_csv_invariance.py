@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 
 from shared.plans import MalformedFile, Plan
 from shared.records import RecordScanner
+from shared.signature import Column, Signature
+from shared.values import Values
 from worker.chunks import ScoredChunk
 from worker.csv_chunks import ChunkReader, score_chunk
-from worker.scoring import Matrix, Outcome, RowError
+from worker.scoring import Outcome, RowError
 
 COLUMNS = ["id", "b", "note", "a"]
-#: Of `a` and `b`, in the order of the model; a missing `b` is allowed.
-NULLABLE = [False, True]
+#: A missing `b` is allowed.
+SIGNATURE = Signature((Column("a"), Column("b", nullable=True)), "classification", ("down", "up, or so"))
 HEADER = b"id,b,note,a"
 #: The model refuses numbers below this, so that its errors mix with those of reading.
 REFUSED_BELOW = -50
@@ -115,8 +117,9 @@ def scan_file(data: bytes, block_bytes: int = 1 << 20, **limits: int) -> Plan:
     return scanner.finish()
 
 
-def predict(matrix: Matrix) -> Outcome:
+def predict(values: Values) -> Outcome:
     """Answer each row by itself, and refuse some."""
+    matrix = values.matrix
     a, b = matrix[:, 0], np.nan_to_num(matrix[:, 1])
     refused = np.flatnonzero(a < REFUSED_BELOW).tolist()
     share = 1 / (2 + np.abs(np.tanh(b)))
@@ -131,11 +134,9 @@ def score_file(data: bytes, plan: Plan) -> ScoredChunk:
         score_chunk(
             data[chunk.offset : chunk.offset + chunk.length],
             columns=COLUMNS,
-            signature_columns=["a", "b"],
-            nullable=NULLABLE,
+            signature=SIGNATURE,
             delimiter=b",",
             predict=predict,
-            classes=["down", "up, or so"],
             expected_rows=chunk.rows,
             first_row=chunk.first_row,
             first_line=chunk.first_line,
@@ -198,15 +199,13 @@ def test_whole_is_chunked(
 
 def check_readings_agree(data: bytes, columns: list[str], nullable: list[bool]) -> None:
     """Assert that many records at once and single records are read alike, bit by bit."""
-    at_once, singly = (
-        ChunkReader(data, columns=columns, signature_columns=["a", "b"], nullable=nullable, delimiter=b",")
-        for _ in range(2)
-    )
+    signature = Signature(tuple(map(Column, "ab", ["double"] * 2, nullable)), "regression")
+    at_once, singly = (ChunkReader(data, columns=columns, signature=signature, delimiter=b",") for _ in range(2))
     at_once.read_all()
-    singly.read_singly(range(len(singly.matrix)))
-    good = [row for row in range(len(singly.matrix)) if row not in singly.faults]
+    singly.read_singly(range(len(singly.values)))
+    good = [row for row in range(len(singly.values)) if row not in singly.faults]
     assert at_once.faults == singly.faults
-    assert np.array_equal(at_once.matrix[good], singly.matrix[good], equal_nan=True)
+    assert np.array_equal(at_once.values.matrix[good], singly.values.matrix[good], equal_nan=True)
 
 
 @given(draw_file(), st.lists(st.booleans(), min_size=2, max_size=2))

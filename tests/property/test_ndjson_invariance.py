@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from shared.lines import LineScanner
 from shared.plans import MalformedFile, Plan
 from shared.signature import Column, Signature
+from shared.values import Values
 from worker.chunks import ScoredChunk
 from worker.ndjson_chunks import MALFORMED_MEMBER, score_chunk
-from worker.scoring import Matrix, Outcome, RowError
+from worker.scoring import Outcome, RowError
 
 SIGNATURE = Signature((Column("a"), Column("größe", nullable=True)), "classification", ("no", 'ye"s'))
 ADDED = ["prediction", "probability_no", 'probability_ye"s', "error_code", "error_message"]
@@ -105,8 +106,9 @@ def scan_file(data: bytes, block_bytes: int = 1 << 20, **limits: int) -> Plan:
     return scanner.finish()
 
 
-def predict(matrix: Matrix) -> Outcome:
+def predict(values: Values) -> Outcome:
     """Answer each row by itself, and refuse some."""
+    matrix = values.matrix
     high = 1 / (1 + np.exp(-np.clip(matrix[:, 0] + np.nan_to_num(matrix[:, 1]), -30, 30)))
     refused = np.flatnonzero(matrix[:, 0] < REFUSED_BELOW).tolist()
     labels = np.array(["no", 'ye"s'])[(high > 0.5).astype(int)]

@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.scoring import Matrix, Outcome, score_matrix
+from shared.values import Matrix, Values
+from worker.scoring import Outcome, score_values
 
 
 class Picky:
@@ -16,14 +17,14 @@ class Picky:
 
     class_count: int | None = 2
 
-    def predict(self, matrix: Matrix) -> Outcome:
+    def predict(self, values: Values) -> Outcome:
         """Answer; 13 makes the call raise, 7 makes the row's probabilities NaN."""
-        values = matrix[:, 0]
-        if (values == 13).any():
+        numbers = values.matrix[:, 0]
+        if (numbers == 13).any():
             raise ArithmeticError
-        odd = values % 2
+        odd = numbers % 2
         probabilities = np.column_stack([1 - odd, odd])
-        probabilities[values == 7] = np.nan
+        probabilities[numbers == 7] = np.nan
         return Outcome(np.array(["even", "odd"]).take(odd.astype(int)), probabilities)
 
 
@@ -33,7 +34,7 @@ rows = st.lists(st.integers(0, 15), max_size=60).map(lambda numbers: np.array(nu
 @given(matrix=rows, limit=st.integers(1, 70))
 def test_each_row_is_answered_as_if_it_were_alone(matrix: Matrix, limit: int) -> None:
     """Whatever the row limit and the neighbours, a row gets its own answer or its own error."""
-    outcome = score_matrix(Picky(), matrix, limit)
+    outcome = score_values(Picky(), Values(matrix), limit)
 
     assert outcome.list_predictions() == [
         None if value in (7, 13) else ("odd" if value % 2 else "even") for value in matrix[:, 0]
@@ -45,12 +46,12 @@ def test_each_row_is_answered_as_if_it_were_alone(matrix: Matrix, limit: int) ->
 @given(matrix=rows, limit=st.integers(1, 70), cuts=st.lists(st.integers(0, 60), max_size=5))
 def test_slices_put_together_are_the_whole(matrix: Matrix, limit: int, cuts: list[int]) -> None:
     """Cutting an outcome into jobs gives what scoring each job by itself would have given."""
-    whole = score_matrix(Picky(), matrix, limit)
+    whole = score_values(Picky(), Values(matrix), limit)
     bounds = sorted({0, len(matrix), *(min(cut, len(matrix)) for cut in cuts)})
 
     for start, stop in pairwise(bounds):
         part = whole.slice(start, stop)
-        alone = score_matrix(Picky(), matrix[start:stop], limit)
+        alone = score_values(Picky(), Values(matrix[start:stop]), limit)
         assert part.list_predictions() == alone.list_predictions()
         assert part.errors == alone.errors
         if alone.probabilities is not None:

@@ -36,6 +36,7 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from shared.registry import Manifest, Registry
+from shared.values import Values
 from worker import backend_choice
 from worker.backend_checks import probe_thresholds
 from worker.direct import TreesHead
@@ -43,7 +44,7 @@ from worker.models import LoadedModel, ModelNotReady, load_model
 from worker.onnx_session import OnnxGraph
 from worker.onnx_trees import write_tree_graph
 from worker.registration import register_model
-from worker.scoring import score_matrix
+from worker.scoring import score_values
 from worker.tree_ensembles import read_trees
 
 CANCER = load_breast_cancer()
@@ -132,7 +133,7 @@ def test_a_known_model_answers_bit_for_bit_in_calls_of_any_size(tmp_path: Path, 
     assert manifest.backend.exact
     many = np.tile(rows, (9, 1))
     for part in (rows[:1], rows[5:22], rows, many):
-        outcome = model.predict(part)
+        outcome = model.predict(Values(part))
         expected = answer(estimator, part)
         given = outcome.predictions if outcome.probabilities is None else outcome.probabilities
         np.testing.assert_array_equal(given, expected)
@@ -149,7 +150,7 @@ def test_other_models_become_one_graph_within_the_stated_tolerance(tmp_path: Pat
     manifest, model = register(tmp_path, estimator, rows)
 
     assert (manifest.backend.name, manifest.backend.tolerance) == ("onnx", 1e-5), manifest.backend.reason
-    outcome = model.predict(rows)
+    outcome = model.predict(Values(rows))
     if outcome.probabilities is not None:
         np.testing.assert_allclose(outcome.probabilities, answer(estimator, rows), rtol=1e-5, atol=0)
     np.testing.assert_array_equal(outcome.predictions, estimator.predict(rows))
@@ -202,7 +203,7 @@ def test_what_is_not_converted_is_run_by_scikit_learn(tmp_path: Path, estimator:
     assert reason in manifest.backend.reason
     assert manifest.backend.graph is None
     assert [speed.converted for speed in manifest.backend.measured] == [None] * 4
-    assert model.predict(rows).list_predictions() == estimator.predict(rows).tolist()
+    assert model.predict(Values(rows)).list_predictions() == estimator.predict(rows).tolist()
 
 
 def test_a_slower_conversion_is_not_taken(tmp_path: Path) -> None:
@@ -280,7 +281,7 @@ def test_a_row_that_the_estimator_refuses_is_refused(tmp_path: Path, case: str) 
     with np.errstate(over="ignore"):
         with pytest.raises(ValueError, match="infinity"):
             answer(estimator, three)
-        outcome = score_matrix(model, three, 512)
+        outcome = score_values(model, Values(three), 512)
 
     assert list(outcome.errors) == [1]
     assert outcome.probabilities is not None
@@ -294,7 +295,7 @@ def test_an_estimator_with_extreme_scores_still_answers(tmp_path: Path) -> None:
     _, model = register(tmp_path, estimator, np.array([[0.0], [1e-3]]))
 
     with np.errstate(over="ignore"):
-        outcome = model.predict(np.array([[1e30]]))
+        outcome = model.predict(Values(np.array([[1e30]])))
         assert outcome.list_probabilities() == estimator.predict_proba([[1e30]]).tolist() == [[0.0, 1.0]]
 
 
@@ -355,4 +356,4 @@ def test_an_older_manifest_is_run_by_scikit_learn(tmp_path: Path) -> None:
     model = load_model(Registry(tmp_path), "m", manifest.version)
 
     assert model.manifest.backend.name == "scikit-learn"
-    assert model.predict(DIABETES.data).list_predictions() == estimator.predict(DIABETES.data).tolist()
+    assert model.predict(Values(DIABETES.data)).list_predictions() == estimator.predict(DIABETES.data).tolist()

@@ -9,31 +9,37 @@ import msgspec
 import numpy as np
 import pytest
 
+from shared.signature import Column, Label, Signature
+from shared.values import Values
 from worker.chunks import ChunkMismatch, ScoredChunk
 from worker.csv_chunks import score_chunk
-from worker.scoring import Matrix, Outcome, RowError
+from worker.scoring import Outcome, RowError
 
 
-def add_columns(matrix: Matrix) -> Outcome:
+def add_columns(values: Values) -> Outcome:
     """Answer like a regressor: the sum of a row."""
-    return Outcome(matrix.sum(axis=1))
+    return Outcome(values.matrix.sum(axis=1))
 
 
-def find_sign(matrix: Matrix) -> Outcome:
+def find_sign(values: Values) -> Outcome:
     """Answer like a classifier of the labels 0 and 1, with their probabilities."""
-    high = 1 / (1 + np.exp(-matrix[:, 0]))
+    high = 1 / (1 + np.exp(-values.matrix[:, 0]))
     return Outcome((high > 0.5).astype(np.int64), np.column_stack((1 - high, high)))
+
+
+def sign(nullable: str = "", names: str = "ab", classes: tuple[Label, ...] | None = None) -> Signature:
+    """Make a signature of columns with names of one letter, some of them nullable."""
+    columns = tuple(Column(name, nullable=name in nullable) for name in names)
+    return Signature(columns, "classification" if classes else "regression", classes)
 
 
 def score(data: bytes, columns: str = "a,b", **options: Any) -> ScoredChunk:
     """Score data whose model reads `a` and `b`, with the count of rows that its newlines suggest."""
     arguments: dict[str, Any] = {
         "columns": columns.split(","),
-        "signature_columns": ["a", "b"],
-        "nullable": [False, False],
+        "signature": sign(),
         "delimiter": b",",
         "predict": add_columns,
-        "classes": None,
         "expected_rows": len(data.splitlines()),
         "first_row": 0,
         "first_line": 2,
@@ -60,7 +66,7 @@ def test_records_come_back_with_the_new_columns() -> None:
 
 def test_classifier_adds_a_probability_a_class() -> None:
     """Label and probabilities stand in the order of the classes, with digits enough to read them back."""
-    scored = score(b"0,2\n3,4\n", predict=find_sign, classes=[0, 1])
+    scored = score(b"0,2\n3,4\n", predict=find_sign, signature=sign(classes=(0, 1)))
 
     high = float(1 / (1 + np.exp(-3.0)))
     assert scored.data == f"0,2,0,0.5,0.5,,\n3,4,1,{1 - high!r},{high!r},,\n".encode()
@@ -68,7 +74,9 @@ def test_classifier_adds_a_probability_a_class() -> None:
 
 def test_columns_are_found_by_name() -> None:
     """Columns in another order and columns that the model does not use do not matter."""
-    scored = score(b'x,2,"y\n",1\n,4,,3\n', "id,b,note,a", predict=find_sign, classes=[0, 1], expected_rows=2)
+    scored = score(
+        b'x,2,"y\n",1\n,4,,3\n', "id,b,note,a", predict=find_sign, signature=sign(classes=(0, 1)), expected_rows=2
+    )
 
     assert (scored.succeeded, scored.failed) == (2, 0)
     assert scored.data.startswith(b'x,2,"y\n",1,1,')
@@ -132,22 +140,22 @@ def test_spellings_of_a_number(text: str, neighbour: str) -> None:
 @pytest.mark.parametrize("neighbour", ["5,6", "5,x"])
 def test_spellings_of_a_missing_value(text: str, neighbour: str) -> None:
     """A missing value fails the row, or reaches the model as NaN if its column may lack one."""
-    seen: list[Matrix] = []
+    seen: list[Any] = []
 
-    def predict(matrix: Matrix) -> Outcome:
-        seen.append(matrix)
-        return Outcome(np.zeros(len(matrix)))
+    def predict(values: Values) -> Outcome:
+        seen.append(values.matrix)
+        return Outcome(np.zeros(len(values)))
 
     data = f"1,{text}\n{neighbour}\n".encode()
     assert list_codes(score(data))[0] == (1, "missing_value", "b")
-    scored = score(data, nullable=[False, True], predict=predict)
+    scored = score(data, signature=sign("b"), predict=predict)
     assert scored.data.startswith(f"1,{text},0,,\n".encode())
     assert np.isnan(seen[0][0, 1])
 
 
 def test_blank_line_is_malformed_even_if_every_column_may_lack_values() -> None:
     """In a file of several columns a blank line is no row of missing values."""
-    scored = score(b"1,2\n\n3,4\n", nullable=[True, True])
+    scored = score(b"1,2\n\n3,4\n", signature=sign("ab"))
 
     assert list_codes(scored) == [(2, "malformed_row", None)]
 
@@ -156,19 +164,21 @@ def test_blank_line_is_malformed_even_if_every_column_may_lack_values() -> None:
 def test_blank_line_of_a_single_column_is_a_missing_value(other: bytes) -> None:
     """In a file of one column a blank line has one empty field."""
     data = b"\n" + other + b"\r\n\r\n"
-    options = {"signature_columns": ["a"], "expected_rows": 3}
+    options = {"expected_rows": 3}
 
-    codes = [code for _, code, _ in list_codes(score(data, "a", nullable=[False], **options))]
+    codes = [code for _, code, _ in list_codes(score(data, "a", signature=sign(names="a"), **options))]
     assert [code for code in codes if code != "type_error"] == ["missing_value", "missing_value"]
-    lenient = score(data, "a", nullable=[True], predict=lambda matrix: Outcome(matrix[:, 0] * 0 + 7), **options)
+    lenient = score(
+        data, "a", signature=sign("a", "a"), predict=lambda values: Outcome(values.matrix[:, 0] * 0 + 7), **options
+    )
     assert lenient.failed == (other == b"x")
 
 
 def test_model_errors_land_on_their_rows() -> None:
     """A row on which the model failed has its error, also when rows before it never reached the model."""
 
-    def predict(matrix: Matrix) -> Outcome:
-        return Outcome(matrix[:, 0], errors={1: RowError("model_error", "=cmd, refused")})
+    def predict(values: Values) -> Outcome:
+        return Outcome(values.matrix[:, 0], errors={1: RowError("model_error", "=cmd, refused")})
 
     scored = score(b"x,2\n1,2\n3,4\n5,6\n", predict=predict)
 
@@ -179,10 +189,10 @@ def test_model_errors_land_on_their_rows() -> None:
 def test_chunk_without_a_good_row_never_calls_the_model() -> None:
     """If no row can be read there is nothing to predict, and all the cells stay empty."""
 
-    def predict(matrix: Matrix) -> Outcome:
-        raise AssertionError(f"called with {len(matrix)} rows")
+    def predict(values: Values) -> Outcome:
+        raise AssertionError(f"called with {len(values)} rows")
 
-    scored = score(b"x,1\n\n", predict=predict, classes=["n", "y"])
+    scored = score(b"x,1\n\n", predict=predict, signature=sign(classes=("n", "y")))
 
     assert (scored.succeeded, scored.failed) == (0, 2)
     assert scored.data.startswith(b"x,1,,,,type_error,")
@@ -192,11 +202,11 @@ def test_chunk_without_a_good_row_never_calls_the_model() -> None:
 def test_every_row_may_fail_in_the_model() -> None:
     """If the model fails on all rows, the fillers that it returns are never shown."""
 
-    def predict(matrix: Matrix) -> Outcome:
+    def predict(values: Values) -> Outcome:
         error = RowError("model_error", "no")
-        return Outcome(np.full(len(matrix), None, dtype=object), errors=dict.fromkeys(range(len(matrix)), error))
+        return Outcome(np.full(len(values), None, dtype=object), errors=dict.fromkeys(range(len(values)), error))
 
-    scored = score(b"1,2\n3,4\n", predict=predict, classes=["n", "y"])
+    scored = score(b"1,2\n3,4\n", predict=predict, signature=sign(classes=("n", "y")))
 
     assert scored.data == b"1,2,,,,model_error,no\n3,4,,,,model_error,no\n"
 
@@ -213,7 +223,9 @@ def test_every_row_may_fail_in_the_model() -> None:
 )
 def test_labels_are_written_as_in_the_column_names(labels: np.ndarray[Any, Any], cells: Sequence[bytes]) -> None:
     """A label reads like the class in ``probability_<class>``; text is quoted and made harmless."""
-    scored = score(b"1,2\n3,4\n", predict=lambda matrix: Outcome(labels), classes=labels.tolist())
+    scored = score(
+        b"1,2\n3,4\n", predict=lambda values: Outcome(labels), signature=sign(classes=tuple(labels.tolist()))
+    )
 
     assert scored.data == b"1,2,%s,,,,\n3,4,%s,,,,\n" % tuple(cells)
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from shared.registry import Registry
+from shared.values import Values
 from worker.__main__ import main
 from worker.demo_models import DEMO_MODELS, train_demo_models, write_demo_csv
 from worker.models import load_model
-from worker.scoring import score_matrix
+from worker.scoring import score_values
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_answers_equal_the_estimator_called_directly(registry: Registry, name: s
     features = DEMO_MODELS[name].load_data().features[:150]
     estimator = joblib.load(registry.version_folder(name, 1) / "model.joblib")
 
-    outcome = score_matrix(load_model(registry, name, 1), features, limit)
+    outcome = score_values(load_model(registry, name, 1), Values(features), limit)
 
     assert outcome.errors == {}
     np.testing.assert_array_equal(outcome.predictions, estimator.predict(features))

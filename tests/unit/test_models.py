@@ -26,6 +26,7 @@ from sklearn.svm import SVC
 
 from shared.manifest import Manifest
 from shared.registry import Registry
+from shared.values import Values
 from worker.model_cache import ModelCache
 from worker.models import ModelNotReady, load_model
 from worker.registration import register_model
@@ -126,7 +127,7 @@ def test_a_classifier_answers_as_it_does_directly(
 
     manifest = register(registry, estimator)
     model = load_model(registry, "m", 1)
-    outcome = model.predict(FEATURES)
+    outcome = model.predict(Values(FEATURES))
 
     assert manifest.labels_from_probabilities is by_probability
     assert manifest.signature.classes == tuple(labels)
@@ -143,7 +144,7 @@ def test_an_estimator_fitted_on_a_frame_gets_its_names_back(registry: Registry) 
     estimator = RandomForestRegressor(5, random_state=0).fit(frame, FEATURES[:, 0])
 
     manifest = register(registry, estimator, frame)
-    outcome = load_model(registry, "m", 1).predict(FEATURES)
+    outcome = load_model(registry, "m", 1).predict(Values(FEATURES))
 
     assert manifest.signature.column_names == ("age", "income", "visits", "debt")
     assert outcome.list_predictions() == estimator.predict(frame).tolist()
@@ -174,12 +175,12 @@ def test_the_first_version_is_champion_and_later_ones_are_not(registry: Registry
     [
         (MinimumOfColumns().fit(FEATURES, None), FEATURES[:0], "must have rows"),
         (MinimumOfColumns().fit(FEATURES, None), FEATURES[:, :2], "fitted on 4 columns; the sample has 2"),
-        (MinimumOfColumns().fit(FEATURES, None), [["a"]], "numbers only"),
+        (MinimumOfColumns().fit(FEATURES, None), FEATURES.astype("M8[s]"), "numbers, truth values or texts"),
         (StandardScaler().fit(FEATURES), FEATURES, "neither a classifier nor a regressor"),
         (TwoOutputs().fit(FEATURES, None), FEATURES, "one answer a row"),
         (AltersItsRows().fit(FEATURES, None), FEATURES.copy(), "alters the rows"),
     ],
-    ids=["empty", "columns", "text", "task", "outputs", "alters"],
+    ids=["empty", "columns", "times", "task", "outputs", "alters"],
 )
 def test_what_cannot_be_served_is_not_registered(registry: Registry, estimator: Any, sample: Any, message: str) -> None:
     """An estimator or a sample that does not fit is refused with the reason, and nothing is written."""
@@ -369,5 +370,5 @@ def test_a_classifier_with_its_own_threshold_keeps_it(registry: Registry) -> Non
     manifest = register(registry, estimator)
 
     assert manifest.labels_from_probabilities is False
-    outcome = load_model(registry, "m", 1).predict(FEATURES)
+    outcome = load_model(registry, "m", 1).predict(Values(FEATURES))
     assert outcome.list_predictions() == estimator.predict(FEATURES).tolist()

@@ -23,6 +23,7 @@ from skops import io as skops_io
 
 from shared.aliases import point_at
 from shared.registry import Registry
+from shared.values import Values
 from worker import register
 from worker.formats import UnreadableModel
 from worker.models import ModelNotReady, load_model
@@ -109,7 +110,7 @@ def test_each_format_is_kept_as_it_is_and_served_as_the_estimator_answers(
     assert {"python", "numpy", "scikit-learn"} <= set(manifest.libraries)
     assert manifest.golden_sample is not None
     assert len(manifest.golden_sample.rows) == 16
-    answer = load_model(registry, "iris", 1).predict(IRIS.data)
+    answer = load_model(registry, "iris", 1).predict(Values(IRIS.data))
     assert answer.list_predictions() == MODEL.predict(FRAME).tolist()
     assert answer.list_probabilities() == MODEL.predict_proba(FRAME).tolist()
 
@@ -151,7 +152,7 @@ def test_an_onnx_classifier_is_served_with_the_classes_of_its_graph(
     assert (manifest.format, manifest.signature.classes) == ("onnx", ("setosa", "versicolor", "virginica"))
     assert "onnxruntime" in manifest.libraries
     assert "scikit-learn" not in manifest.libraries
-    answer = load_model(registry, "iris", 1).predict(IRIS.data)
+    answer = load_model(registry, "iris", 1).predict(Values(IRIS.data))
     assert answer.list_predictions() == MODEL.predict(FRAME).tolist()
     assert np.allclose(answer.probabilities, MODEL.predict_proba(FRAME), rtol=1e-4)  # type: ignore[arg-type]
 
@@ -163,7 +164,7 @@ def test_an_onnx_regressor_answers_one_number_a_row(registry: Registry, sample: 
     manifest = register_file(tmp_path / "line.onnx", "line", registry=registry, sample=read_sample(sample)[COLUMNS])
 
     assert manifest.signature.task == "regression"
-    answer = load_model(registry, "line", 1).predict(IRIS.data)
+    answer = load_model(registry, "line", 1).predict(Values(IRIS.data))
     assert answer.predictions.shape == (150,)
     assert np.allclose(answer.predictions, IRIS.data @ [1, 2, 3, 4], rtol=1e-6)
 
@@ -192,7 +193,9 @@ def test_a_skops_file_with_unknown_types_needs_them_named(registry: Registry, tm
     manifest = register_file(path, "sum", registry=registry, sample=FRAME, trusted_types=[known, "os.system"])
 
     assert manifest.trusted_types == (known,)
-    assert load_model(registry, "sum", 1).predict(IRIS.data).list_predictions() == IRIS.data.sum(axis=1).tolist()
+    assert (
+        load_model(registry, "sum", 1).predict(Values(IRIS.data)).list_predictions() == IRIS.data.sum(axis=1).tolist()
+    )
     forget = registry.version_folder("sum", 1) / "manifest.json"
     forget.write_text(json.dumps(json.loads(forget.read_text()) | {"trusted_types": []}))
     with pytest.raises(ModelNotReady, match="cannot be loaded"):
@@ -393,7 +396,10 @@ def test_with_a_signing_key_only_signed_versions_are_loaded(
     for version in (2, 4):
         with pytest.raises(ModelNotReady, match=r"its signature is not one of the key ours\.pub\.pem"):
             load_model(registry, "iris", version, trust)
-    assert load_model(registry, "iris", 3, trust).predict(IRIS.data).list_predictions() == MODEL.predict(FRAME).tolist()
+    assert (
+        load_model(registry, "iris", 3, trust).predict(Values(IRIS.data)).list_predictions()
+        == MODEL.predict(FRAME).tolist()
+    )
 
 
 def test_a_manifest_that_was_read_before_it_was_altered_and_signed_is_not_trusted(

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from worker.scoring import Matrix, Outcome, RowError, score_matrix
+from shared.values import Matrix, Values
+from worker.scoring import Outcome, RowError, score_values
 
 
 class Doubler:
@@ -25,11 +26,11 @@ class Doubler:
         self.misbehave = misbehave
         self.call_rows: list[int] = []
 
-    def predict(self, matrix: Matrix) -> Outcome:
+    def predict(self, values: Values) -> Outcome:
         """Answer, and note how many rows there were."""
-        self.call_rows.append(len(matrix))
-        answer = self.misbehave(matrix)
-        return Outcome(matrix[:, 0] * 2) if answer is None else answer
+        self.call_rows.append(len(values))
+        answer = self.misbehave(values.matrix)
+        return Outcome(values.matrix[:, 0] * 2) if answer is None else answer
 
 
 class Chooser:
@@ -40,18 +41,18 @@ class Chooser:
     def __init__(self, classes: int = 2) -> None:
         self.classes = classes
 
-    def predict(self, matrix: Matrix) -> Outcome:
+    def predict(self, values: Values) -> Outcome:
         """Answer with labels of unequal length, and probabilities of as many classes as told."""
-        positive = matrix[:, 0] > 0
-        probabilities = np.zeros((len(matrix), self.classes))
+        positive = values.matrix[:, 0] > 0
+        probabilities = np.zeros((len(values), self.classes))
         probabilities[:, 0] = ~positive
         probabilities[:, -1] = positive
         return Outcome(np.array(["no", "certainly"])[positive.astype(int)], probabilities)
 
 
-def numbered(rows: int) -> Matrix:
+def numbered(rows: int) -> Values:
     """Make rows that carry their own number."""
-    return np.column_stack([np.arange(rows, dtype=np.float64), np.ones(rows)])
+    return Values(np.column_stack([np.arange(rows, dtype=np.float64), np.ones(rows)]))
 
 
 def raise_on(guilty: set[int], error: type[BaseException] = ValueError) -> Callable[[Matrix], None]:
@@ -69,7 +70,7 @@ def test_calls_keep_to_the_row_limit(rows: int, limit: int, calls: list[int]) ->
     """Rows go to the model in as few calls as the limit allows, in order."""
     model = Doubler()
 
-    outcome = score_matrix(model, numbered(rows), limit)
+    outcome = score_values(model, numbered(rows), limit)
 
     assert model.call_rows == calls
     assert outcome.calls == len(calls)
@@ -82,7 +83,7 @@ def test_no_rows_need_no_call() -> None:
     """An empty matrix has an empty outcome."""
     model = Doubler()
 
-    outcome = score_matrix(model, numbered(0), 8)
+    outcome = score_values(model, numbered(0), 8)
 
     assert (model.call_rows, outcome.list_predictions()) == ([], [])
 
@@ -91,7 +92,7 @@ def test_no_rows_need_no_call() -> None:
 @pytest.mark.parametrize("guilty", [{n} for n in range(16)] + [{0, 15}, {3, 4}, {7, 8}, {1, 5, 9, 13}])
 def test_exactly_the_guilty_rows_fail(guilty: set[int], limit: int) -> None:
     """Wherever the guilty rows stand, they alone fail, and all others are scored correctly."""
-    outcome = score_matrix(Doubler(raise_on(guilty)), numbered(16), limit)
+    outcome = score_values(Doubler(raise_on(guilty)), numbered(16), limit)
 
     assert set(outcome.errors) == guilty
     assert outcome.list_predictions() == [None if n in guilty else 2.0 * n for n in range(16)]
@@ -99,7 +100,7 @@ def test_exactly_the_guilty_rows_fail(guilty: set[int], limit: int) -> None:
 
 def test_one_guilty_row_is_found_in_a_logarithmic_number_of_calls() -> None:
     """One bad row among 512 costs two calls a halving, not 512 calls."""
-    outcome = score_matrix(Doubler(raise_on({300})), numbered(512), 512)
+    outcome = score_values(Doubler(raise_on({300})), numbered(512), 512)
 
     assert outcome.bisections == 9
     assert outcome.calls == 1 + 2 * 9
@@ -107,7 +108,7 @@ def test_one_guilty_row_is_found_in_a_logarithmic_number_of_calls() -> None:
 
 def test_all_rows_may_fail() -> None:
     """If every row is guilty, every row has its error and the outcome still has its length."""
-    outcome = score_matrix(Doubler(raise_on(set(range(5)))), numbered(5), 8)
+    outcome = score_values(Doubler(raise_on(set(range(5)))), numbered(5), 8)
 
     assert outcome.list_predictions() == [None] * 5
     assert outcome.list_probabilities() is None
@@ -116,7 +117,7 @@ def test_all_rows_may_fail() -> None:
 
 def test_the_message_names_the_class_of_the_error_and_nothing_else() -> None:
     """What a caller reads never quotes the model's own message."""
-    outcome = score_matrix(Doubler(raise_on({1}, KeyError)), numbered(3), 3)
+    outcome = score_values(Doubler(raise_on({1}, KeyError)), numbered(3), 3)
 
     assert outcome.errors == {1: RowError("model_error", "the model raised KeyError on this row")}
 
@@ -130,7 +131,7 @@ def test_too_little_memory_halves_the_batch() -> None:
 
     model = Doubler(misbehave)
 
-    outcome = score_matrix(model, numbered(64), 64)
+    outcome = score_values(model, numbered(64), 64)
 
     assert outcome.errors == {}
     assert outcome.predictions.tolist() == [2.0 * n for n in range(64)]
@@ -139,7 +140,7 @@ def test_too_little_memory_halves_the_batch() -> None:
 
 def test_too_little_memory_for_one_row_is_that_rows_error() -> None:
     """A row that never fits fails alone; nothing propagates."""
-    outcome = score_matrix(Doubler(raise_on({2}, MemoryError)), numbered(4), 4)
+    outcome = score_values(Doubler(raise_on({2}, MemoryError)), numbered(4), 4)
 
     assert outcome.errors == {2: RowError("model_error", "the model ran out of memory on this row")}
 
@@ -151,7 +152,7 @@ def test_a_wrong_number_of_answers_never_shifts_rows(lost: int) -> None:
     def misbehave(rows: Matrix) -> Outcome | None:
         return Outcome(rows[rows[:, 0] != lost, 0] * 2)
 
-    outcome = score_matrix(Doubler(misbehave), numbered(8), 8)
+    outcome = score_values(Doubler(misbehave), numbered(8), 8)
 
     assert set(outcome.errors) == {lost}
     assert "shape (0,) for 1 row" in outcome.errors[lost].detail
@@ -161,14 +162,14 @@ def test_a_wrong_number_of_answers_never_shifts_rows(lost: int) -> None:
 @pytest.mark.parametrize("shape", [(), (4, 2), (5,), (0,)])
 def test_an_answer_of_the_wrong_shape_fails_its_rows(shape: tuple[int, ...]) -> None:
     """An answer that is not one value a row is never taken."""
-    outcome = score_matrix(Doubler(lambda rows: Outcome(np.zeros(shape))), numbered(4), 4)
+    outcome = score_values(Doubler(lambda rows: Outcome(np.zeros(shape))), numbered(4), 4)
 
     assert set(outcome.errors) == {0, 1, 2, 3}
 
 
 def test_probabilities_need_a_column_a_class() -> None:
     """Probabilities of more classes than the signature has are refused."""
-    outcome = score_matrix(Chooser(classes=3), numbered(2), 2)
+    outcome = score_values(Chooser(classes=3), numbered(2), 2)
 
     assert outcome.errors[0].detail == ("the model returned probabilities of shape (1, 3) for 1 row(s) and 2 classes")
 
@@ -180,7 +181,7 @@ def test_a_non_finite_prediction_fails_its_row_only(value: float) -> None:
     def misbehave(rows: Matrix) -> Outcome:
         return Outcome(np.where(rows[:, 0] == 2, value, rows[:, 0]))
 
-    outcome = score_matrix(Doubler(misbehave), numbered(5), 2)
+    outcome = score_values(Doubler(misbehave), numbered(5), 2)
 
     assert outcome.errors == {2: RowError("model_error", "the model returned a non-finite value")}
     assert outcome.list_predictions() == [0.0, 1.0, None, 3.0, 4.0]
@@ -191,13 +192,13 @@ def test_a_non_finite_probability_fails_its_row_only() -> None:
     """A label whose probabilities are NaN is not an answer."""
 
     class Unsure(Chooser):
-        def predict(self, matrix: Matrix) -> Outcome:
-            outcome = super().predict(matrix)
+        def predict(self, values: Values) -> Outcome:
+            outcome = super().predict(values)
             assert outcome.probabilities is not None
-            outcome.probabilities[matrix[:, 0] == 1] = np.nan
+            outcome.probabilities[values.matrix[:, 0] == 1] = np.nan
             return outcome
 
-    outcome = score_matrix(Unsure(), numbered(3), 3)
+    outcome = score_values(Unsure(), numbered(3), 3)
 
     assert outcome.list_predictions() == ["no", None, "certainly"]
     assert outcome.list_probabilities() == [[1.0, 0.0], None, [0.0, 1.0]]
@@ -207,11 +208,11 @@ def test_labels_of_different_calls_are_not_cut_off() -> None:
     """Long labels survive when another call gave only short ones."""
 
     class Short(Chooser):
-        def predict(self, matrix: Matrix) -> Outcome:
-            outcome = super().predict(matrix)
+        def predict(self, values: Values) -> Outcome:
+            outcome = super().predict(values)
             return Outcome(np.array(outcome.predictions.tolist()), outcome.probabilities)
 
-    outcome = score_matrix(Short(), numbered(3), 1)
+    outcome = score_values(Short(), numbered(3), 1)
 
     assert outcome.list_predictions() == ["no", "certainly", "certainly"]
 
@@ -221,7 +222,7 @@ def test_bisection_ends_when_time_is_up() -> None:
     model = Doubler(raise_on(set(range(64)), ValueError))
     ticks = iter(range(10_000))
 
-    outcome = score_matrix(model, numbered(64), 64, patience_seconds=5, clock=lambda: float(next(ticks)))
+    outcome = score_values(model, numbered(64), 64, patience_seconds=5, clock=lambda: float(next(ticks)))
 
     assert sorted(outcome.errors) == list(range(64))
     assert {error.code for error in outcome.errors.values()} == {"model_error"}
@@ -230,7 +231,7 @@ def test_bisection_ends_when_time_is_up() -> None:
 
 def test_a_slice_counts_its_rows_from_zero() -> None:
     """A job's part of a micro-batch has its own rows, answers and errors."""
-    whole = score_matrix(Doubler(raise_on({3})), numbered(6), 6)
+    whole = score_values(Doubler(raise_on({3})), numbered(6), 6)
 
     part = whole.slice(2, 5)
 

@@ -13,9 +13,10 @@ from sklearn.linear_model import LinearRegression
 
 from shared.aliases import Target
 from shared.registry import Registry
+from shared.values import Values
 from worker.models import LoadedModel, load_model
 from worker.registration import register_model
-from worker.scoring import Outcome, RowError, score_matrix
+from worker.scoring import Outcome, RowError, score_values
 from worker.shadow import Scored, ShadowScorer, compare
 
 ROWS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -97,7 +98,8 @@ class Clock:
 
 def make_batch(registry: Registry, rows: npt.NDArray[np.float64] = ROWS) -> Scored:
     """Score rows with ``pay:1``, as a worker does."""
-    return Scored(rows, score_matrix(load_model(registry, "pay", 1), rows, 512))
+    values = Values(rows)
+    return Scored(values, score_values(load_model(registry, "pay", 1), values, 512))
 
 
 def test_a_shadow_counts_how_many_of_the_same_rows_it_answers_otherwise(registry: Registry) -> None:
