@@ -67,7 +67,7 @@ def main() -> None:
     except ServiceUnreachable as error:
         _fail(f"{error}; is it running (scorequeue up), at this address (--url)?", EXIT_UNREACHABLE)
     except RequestRefused as error:
-        _fail(error, EXIT_UNREACHABLE if error.status >= 500 else EXIT_WRONG_USE)
+        _fail(error, _choose_exit_code(error))
     except (ScorequeueError, OSError) as error:
         _fail(error, EXIT_WRONG_USE)
 
@@ -94,6 +94,12 @@ def set_up(
     """Keep what all commands share."""
     # Made by the commands that need it: `up --help` should not fail for a wrong SCOREQUEUE_URL.
     context.obj = lambda: Client(url, api_key)
+
+
+def _choose_exit_code(refusal: RequestRefused) -> int:
+    if refusal.code == "model_not_ready":  # the service is there, and trying again mends nothing
+        return EXIT_JOB_FAILED
+    return EXIT_UNREACHABLE if refusal.status >= 500 else EXIT_WRONG_USE
 
 
 def _fail(error: object, code: int) -> NoReturn:

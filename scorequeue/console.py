@@ -98,7 +98,7 @@ def list_versions(model: Mapping[str, Any]) -> list[list[Any]]:
         aliases = [
             alias + _describe_share(meant, number)
             for alias, meant in (model.get("aliases") or {}).items()
-            if meant == number or _describe_share(meant, number)
+            if _means(meant, number)
         ]
         columns = len(signature.get("columns") or ())
         about = [model.get("name"), number, signature.get("task"), columns, ", ".join(aliases)]
@@ -114,6 +114,13 @@ def _describe_state(version: Mapping[str, Any]) -> str:
     return f"warm in {warm}" if warm else "ready"
 
 
+def _means(meant: Any, version: Any) -> bool:
+    """Tell whether a version is what an alias means, or a part of it."""
+    if not isinstance(meant, Mapping):
+        return bool(meant == version)
+    return meant.get("shadow") == version or str(version) in (meant.get("versions") or {})
+
+
 def _describe_share(meant: Any, version: Any) -> str:
     """Say which share of an alias a version has, or that it is its shadow; nothing if it is all of it, or no part."""
     if not isinstance(meant, Mapping):
@@ -121,29 +128,40 @@ def _describe_share(meant: Any, version: Any) -> str:
     if meant.get("shadow") == version:
         return " (shadow)"
     share = (meant.get("versions") or {}).get(str(version))
-    return "" if share is None else f" ({share:.0%})"
+    return "" if share in (None, 1) else f" ({share:.0%})"
 
 
 def flatten_version(version: Mapping[str, Any]) -> dict[str, Any]:
     """Bring a version's signature and backend to the level of its other fields."""
     signature, backend = version.get("signature") or {}, version.get("backend") or {}
-    return {
-        **{name: value for name, value in version.items() if name not in ("signature", "backend")},
-        "backend": ": ".join(str(backend[key]) for key in ("name", "reason") if backend.get(key)),
+    first = {
+        "name": version.get("name"),
+        "version": version.get("version"),
         "task": signature.get("task"),
         "classes": signature.get("classes"),
         "columns": ", ".join(column["name"] for column in signature.get("columns") or ()),
     }
+    return {
+        **first,
+        **{name: value for name, value in version.items() if name not in (*first, "signature", "backend")},
+        "backend": ": ".join(str(backend[key]) for key in ("name", "reason") if backend.get(key)),
+    }
 
 
-def list_speeds(version: Mapping[str, Any]) -> list[list[Any]]:
-    """Make a row for each size of call that registration measured: rows/s of scikit-learn and of the conversion."""
+def tabulate_speeds(version: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Make a table of what registration measured: a row for each size of call, and what runs it, under their names."""
+    backend = version.get("backend") or {}
+    name, switch = backend.get("name"), backend.get("graph_rows")
     rows = []
-    for speed in (version.get("backend") or {}).get("measured") or ():
+    for speed in backend.get("measured") or ():
         own, other = speed.get("estimator"), speed.get("converted")
-        times = f"{other / own:.2f}" if own and other else None
-        rows.append([speed.get("rows"), *(value and f"{value:.0f}" for value in (own, other)), times])
-    return rows
+        times = f"{other / own:.2f}" if own and other else "-"
+        speeds = [f"{value:,.0f}" if value else "-" for value in (own, other)]
+        # Beyond that size the estimator's own trees answer, with the same bits.
+        runs = "trees" if switch is not None and speed["rows"] > switch else name
+        rows.append([speed["rows"], *speeds, times, runs])
+    other_name = "converted" if name == "scikit-learn" else name
+    return ["rows_a_call", "scikit-learn_rows/s", f"{other_name}_rows/s", "times", "run_by"], rows
 
 
 class ProgressView:

@@ -161,7 +161,9 @@ class JobTimeout(ScorequeueError, TimeoutError):
 def describe_problem(code: str, detail: str, errors: Sequence[Mapping[str, Any]]) -> str:
     """Put a problem into words: its code, its detail, and the first faults with row and column."""
     lines = [f"{code}: {detail}" if detail else code]
-    lines += [f"  {describe_fault(fault)}" for fault in errors[:SHOWN_FAULTS]]
+    # One of the whole request that says nothing more than the problem does is there for its code.
+    telling = [fault for fault in errors[:SHOWN_FAULTS] if (fault.get("pointer"), fault.get("detail")) != ("#", detail)]
+    lines += [f"  {describe_fault(fault)}" for fault in telling]
     if len(errors) > SHOWN_FAULTS:
         lines.append(f"  … and {len(errors) - SHOWN_FAULTS} more")
     return "\n".join(lines)

@@ -54,6 +54,7 @@ def _run(arguments: list[str], *, capture: bool) -> subprocess.CompletedProcess[
 
 
 def _read_reason(stderr: str) -> str:
-    """Return the reason in what a command wrote: its last line, or all of a usage message."""
+    """Return the reason in what a command wrote: its last line, without the name of the program that nobody called."""
     lines = stderr.strip().splitlines() or ["the worker's command failed without a word"]
-    return lines[-1].removeprefix("error: ")
+    _, _, reason = lines[-1].rpartition("error: ") if lines[-1].startswith("python -m worker") else ("", "", lines[-1])
+    return reason.removeprefix("error: ").removeprefix("argument ")

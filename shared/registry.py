@@ -13,7 +13,7 @@ import random
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -183,6 +183,7 @@ class Registry:
         graph: bytes | None = None,
         version: int | None = None,
         check: Callable[[Manifest], None] | None = None,
+        sign: Callable[[Mapping[str, bytes]], Mapping[str, bytes]] | None = None,
     ) -> Manifest:
         """Add a version: all of it is on disk when this returns, or nothing is there.
 
@@ -198,6 +199,8 @@ class Registry:
             None takes the next free one.
         check : callable or None
             Called with the manifest before anything is written; what it raises stops the writing.
+        sign : callable or None
+            Called with all files by their name before they are written; what it returns is written beside them.
 
         Raises
         ------
@@ -221,12 +224,11 @@ class Registry:
             )
             if check is not None:
                 check(manifest)
-            self._publish_version(manifest, content, graph)
+            files = {manifest.file: content, MANIFEST_FILE: _encode_manifest(manifest)}
+            if manifest.backend.graph is not None and graph is not None:
+                files[manifest.backend.graph.file] = graph
+            self._publish_version(manifest, files if sign is None else {**files, **sign(files)})
         return manifest
-
-    def add_signature(self, name: str, version: int, file: str, signature: bytes) -> None:
-        """Put a signature beside the files that it is of; it changes none of them."""
-        replace_file(self.version_folder(name, version) / file, signature)
 
     def check_target(self, name: str, alias: str, target: Target) -> None:
         """See that an alias may point to a target.
@@ -277,7 +279,7 @@ class Registry:
                 self._read_manifest(name, version)  # raises, with the versions that there are
             named = [alias for alias, target in self.aliases(name).items() if version in target.all_versions]
             if named and len(versions) > 1:
-                raise ValueError(f"{name}:{version} is {name}@{named[0]}: promote another version first")
+                raise ValueError(f"{name}@{named[0]} points to {name}:{version}: promote another version first")
             if named:
                 self._write_aliases(name, {})
             folder = self.version_folder(name, version)
@@ -365,7 +367,7 @@ class Registry:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _publish_version(self, manifest: Manifest, content: bytes, graph: bytes | None) -> None:
+    def _publish_version(self, manifest: Manifest, files: Mapping[str, bytes]) -> None:
         target = self.version_folder(manifest.name, manifest.version)
         if manifest.version in self._list_taken(manifest.name):
             raise VersionExists(f"{manifest.reference} exists already, or did; versions never change")
@@ -373,10 +375,8 @@ class Registry:
         incoming = target.parent / f".incoming-{secrets.token_hex(8)}"
         incoming.mkdir()
         try:
-            write_file(incoming / manifest.file, content)
-            if manifest.backend.graph is not None and graph is not None:
-                write_file(incoming / manifest.backend.graph.file, graph)
-            write_file(incoming / MANIFEST_FILE, _encode_manifest(manifest))
+            for file, content in files.items():
+                write_file(incoming / file, content)
             sync_folder(incoming)
             incoming.rename(target)
         except BaseException:

@@ -236,12 +236,13 @@ def _register(
     def check(manifest: Manifest) -> None:
         open_model(manifest, artifact.content, choice.graph, Trust())
 
+    def sign(files: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        key = notes.get("sign_with")
+        return {SIGNATURE_FILE: sign_files(files, key)} if key else {}
+
     manifest = registry.write_version(
-        name, artifact.content, description, graph=choice.graph, version=notes.get("version"), check=check
+        name, artifact.content, description, graph=choice.graph, version=notes.get("version"), check=check, sign=sign
     )
-    if key := notes.get("sign_with"):
-        files = registry.read_files(name, manifest.version)
-        registry.add_signature(name, manifest.version, SIGNATURE_FILE, sign_files(files, key))
     ensure_champion(registry, name)
     return manifest
 

@@ -9,12 +9,11 @@ from typing import Any, get_args
 import msgspec
 
 from shared.aliases import Target, point_at
-from shared.errors import ServiceError
 from shared.manifest import Format, Manifest
 from shared.registry import CHAMPION, Registry
 from shared.settings import Settings
 from worker.console import print_json, print_line
-from worker.models import load_model
+from worker.models import ModelNotReady, load_model
 from worker.registration import register_file
 from worker.samples import read_sample
 from worker.trust import Trust
@@ -166,8 +165,8 @@ def _verify(registry: Registry, name: str, version: int, trust: Trust) -> dict[s
     reference = f"{name}:{version}"
     try:
         model = load_model(registry, name, version, trust)
-    except ServiceError as error:
-        return {"model": reference, "ready": False, "reason": error.detail}
+    except ModelNotReady as error:
+        return {"model": reference, "ready": False, "reason": error.reason}
     return {"model": reference, "ready": True, "reason": "", "load_seconds": round(model.load_seconds, 3)}
 
 

@@ -46,10 +46,10 @@ def show_model(
         console.print_json(version)
         return
     console.print_record(console.flatten_version(version))
-    speeds = console.list_speeds(version)
+    columns, speeds = console.tabulate_speeds(version)
     if speeds:
         console.print_text("")
-        console.print_table(["rows_a_call", "scikit-learn_rows/s", "converted_rows/s", "times"], speeds, empty="")
+        console.print_table(columns, speeds, empty="")
 
 
 @app.command("register")

@@ -102,7 +102,7 @@ def test_a_model_is_registered_promoted_and_removed_by_command(
 
     refused = run(service, "models", "remove", "pay:1")
     assert refused.returncode == 2
-    assert "pay:1 is pay@champion: promote another version first" in refused.stderr
+    assert "pay@champion points to pay:1: promote another version first" in refused.stderr
     run_json(service, "models", "promote", "pay:3")
     assert run_json(service, "models", "remove", "pay:1") == {"removed": "pay:1"}
     listed = [version["version"] for version in client.model("pay")["versions"]]
@@ -123,7 +123,8 @@ def test_a_damaged_version_is_refused_by_command_and_the_old_one_serves(
     done = run(service, "models", "promote", registered["reference"])
 
     assert done.returncode != 0
-    assert re.search(rf"{registered['reference']} is not ready in \d of 4 worker processes", done.stderr)
+    found = re.findall(rf"{registered['reference']} is not ready in \d of 4 worker processes", done.stderr)
+    assert len(found) == 1
     assert "its manifest says" in done.stderr
     assert score(client, "odd") == before == ("odd:1", 40)
     verified = run(service, "models", "verify", "odd")

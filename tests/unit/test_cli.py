@@ -202,6 +202,68 @@ def test_models_are_listed_and_shown(service: RecordedService, run: Run) -> None
     assert json.loads(run("models", "show", "churn:1", "--json")[1]) == version
 
 
+def test_a_version_shows_what_was_measured_and_what_runs_it(service: RecordedService, run: Run) -> None:
+    """A line for each size of call: rows/s of each backend, and which of them runs calls of that size; and why."""
+    measured = [
+        {"rows": 1, "estimator": 140.4, "converted": 61000.0},
+        {"rows": 4096, "estimator": 50000.0, "converted": 60000.0},
+    ]
+    backend = {"name": "onnx", "reason": "a graph of its trees", "graph_rows": 128, "measured": measured}
+    refused = {"name": "scikit-learn", "reason": "as onnx it is slower", "measured": [*measured[:1]]}
+    alone = {"name": "scikit-learn", "reason": "it is not converted", "measured": [{"rows": 1, "estimator": 9.0}]}
+    for number, each in enumerate((backend, refused, alone), start=1):
+        version = {"created_at": "2026-01-01T00:00:00Z", "name": "churn", "version": number, "backend": each}
+        service.play("GET", f"/v1/models/churn/versions/{number}", version)
+
+    lines = run("models", "show", "churn:1")[1].splitlines()
+    assert lines[0].split() == ["name", "churn"]
+    assert ["backend", "onnx: a graph of its trees"] in [line.split(maxsplit=1) for line in lines]
+    assert lines[-3:] == [
+        "rows_a_call\tscikit-learn_rows/s\tonnx_rows/s\ttimes\trun_by",
+        "1\t140\t61,000\t434.47\tonnx",
+        "4096\t50,000\t60,000\t1.20\ttrees",
+    ]
+    assert run("models", "show", "churn:2")[1].splitlines()[-2:] == [
+        "rows_a_call\tscikit-learn_rows/s\tconverted_rows/s\ttimes\trun_by",
+        "1\t140\t61,000\t434.47\tscikit-learn",
+    ]
+    assert run("models", "show", "churn:3")[1].splitlines()[-1] == "1\t9\t-\t-\tscikit-learn"
+
+
+def test_an_alias_with_shares_and_a_shadow_is_listed_with_both(service: RecordedService, run: Run) -> None:
+    """Each version says which share of an alias is its own, if that is not all of it, or that it is its shadow."""
+    versions = [{"version": number} for number in (1, 2, 3)]
+    shared = {"name": "a", "aliases": {"champion": {"versions": {"1": 0.9, "2": 0.1}}}, "versions": versions}
+    shadowed = {"name": "b", "aliases": {"champion": {"versions": {"1": 1.0}, "shadow": 2}}, "versions": versions}
+    service.play("GET", "/v1/models", {"models": [shared, shadowed]})
+
+    listed = [line.split("\t")[4] for line in run("models", "list")[1].splitlines()[1:]]
+
+    assert listed == ["champion (90%)", "champion (10%)", "", "champion", "champion (shadow)", ""]
+
+
+def test_a_wrong_option_of_the_worker_is_told_as_one_of_this_command(run: Run, tmp_path: Path) -> None:
+    """Who registers a model has not called the program that does it, and need not know its name."""
+    (tmp_path / "m.joblib").write_bytes(b"")
+
+    file = str(tmp_path / "m.joblib")
+    code, _, errors = run("models", "register", file, "--name", "m", "--sample", file, "--metric", "auc")
+
+    assert (code, errors) == (2, "scorequeue: --metric: 'auc': expected NAME=VALUE, for example roc_auc=0.91\n")
+
+
+def test_a_refused_promotion_exits_1_and_says_it_once(service: RecordedService, run: Run) -> None:
+    """A version that fails its check is a failure, not a service that is away; the reason is not repeated."""
+    reason = "churn:4 is not ready in 1 of 2 worker processes (on a): its file is gone. Nothing was changed."
+    fault = {"pointer": "#", "code": "model_not_ready", "detail": reason}
+    refusal = problem(503, "model_not_ready", reason, errors=[fault], headers={"Retry-After": "60"})
+    service.play("PUT", "/v1/models/churn/aliases/champion", refusal)
+
+    code, _, errors = run("models", "promote", "churn:4")
+
+    assert (code, errors.count("its file is gone")) == (1, 1)
+
+
 # Scoring
 
 

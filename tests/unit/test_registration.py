@@ -29,7 +29,7 @@ from worker.formats import UnreadableModel
 from worker.models import ModelNotReady, load_model
 from worker.registration import register_file
 from worker.samples import SampleMismatch, read_sample
-from worker.trust import SIGNATURE_FILE, Trust
+from worker.trust import SIGNATURE_FILE, Distrusted, Trust
 
 COLUMNS = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
 IRIS = load_iris()
@@ -400,6 +400,26 @@ def test_with_a_signing_key_only_signed_versions_are_loaded(
         load_model(registry, "iris", 3, trust).predict(Values(IRIS.data)).list_predictions()
         == MODEL.predict(FRAME).tolist()
     )
+
+
+def test_a_key_that_cannot_sign_leaves_nothing_behind(registry: Registry, sample: Path, tmp_path: Path) -> None:
+    """A version is there with its signature or not at all, so that no unsigned one becomes champion by mistake."""
+    (tmp_path / "bad.pem").write_text("no key")
+
+    with pytest.raises(Distrusted, match=r"bad\.pem cannot sign"):
+        register_file(
+            write_joblib(tmp_path),
+            "iris",
+            registry=registry,
+            sample=read_sample(sample),
+            sign_with=tmp_path / "bad.pem",
+        )
+    with pytest.raises(OSError, match="absent"):
+        register_file(
+            write_joblib(tmp_path), "iris", registry=registry, sample=read_sample(sample), sign_with=tmp_path / "absent"
+        )
+
+    assert registry.names() == []
 
 
 def test_a_manifest_that_was_read_before_it_was_altered_and_signed_is_not_trusted(

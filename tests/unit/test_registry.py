@@ -387,7 +387,9 @@ def test_a_version_with_an_alias_is_removed_only_as_the_last(registry: Registry)
         write(registry)
     registry.set_alias("churn", "champion", Target({1: 1.0}, shadow=2))
     for version in (1, 2):
-        with pytest.raises(ValueError, match=f"churn:{version} is churn@champion: promote another version first"):
+        with pytest.raises(
+            ValueError, match=f"churn@champion points to churn:{version}: promote another version first"
+        ):
             registry.remove_version("churn", version)
     with pytest.raises(UnknownModel):
         registry.remove_version("churn", 9)
