@@ -31,6 +31,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         dead_letters,
         events,
         headers,
+        inference,
         jobs,
         limits,
         models,
@@ -53,7 +54,19 @@ def create_app(settings: Settings | None = None) -> Flask:
     problems.install(app)
     limits.install(app)
     callers.install(app)
-    for module in (jobs, retries, events, dead_letters, queues, models, webhooks, compatible, service, pages):
+    for module in (
+        jobs,
+        retries,
+        events,
+        dead_letters,
+        queues,
+        models,
+        webhooks,
+        compatible,
+        inference,
+        service,
+        pages,
+    ):
         app.register_blueprint(module.blueprint)
     return app
 

@@ -23,17 +23,6 @@ _DIGEST = re.compile(r"(sha-256|sha-512)=:([A-Za-z0-9+/=]+):")
 _ALGORITHMS = {"sha-256": hashlib.sha256, "sha-512": hashlib.sha512}
 
 
-def read_body(limit: int) -> bytes:
-    """Return the whole body.
-
-    Raises
-    ------
-    ServiceError
-        ``payload_too_large`` or ``incomplete_upload``.
-    """
-    return b"".join(iterate_body(limit))
-
-
 def iterate_body(limit: int) -> Iterator[bytes]:
     """Yield the body in blocks; ends without an error only if it is whole.
 

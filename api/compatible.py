@@ -10,30 +10,23 @@ from typing import Annotated, Any
 import msgspec
 from flask import Blueprint, Response, request
 
-from api.bodies import read_body
-from api.callers import get_tenant
+from api.decoding import read_body
 from api.operations import JSON, Answer, Body, describe
 from api.parameters import read_query
-from api.results import read_result
+from api.roundtrip import PROBLEMS, score_now
 from api.service import Service, answer_json, get_service
 from api.shapes import Prediction, Predictions
-from api.submission import Options, Row, Rows, resolve_model, submit_rows
-from api.waiting import await_job
+from api.submission import Row, Rows, resolve_model
 from shared.errors import ServiceError
-from shared.jobs import Status
 from shared.manifest import Manifest
 from shared.rows import check_rows, load_json, read_rows
 from shared.values import Values
 
 blueprint = Blueprint("compatible", __name__)
 
-#: A caller of these endpoints holds a connection; one that wants to wait longer submits a job.
-WAIT_SECONDS = 30.0
-
 _PROBLEMS = (
-    "malformed_json", "incomplete_upload", "invalid_parameter", "unknown_model", "job_canceled", "job_gone",
-    "idempotency_in_progress", "payload_too_large", "unsupported_media_type", "schema_mismatch", "idempotency_conflict",
-    "queue_full", "model_error", "worker_lost", "overloaded", "model_not_ready", "storage_full", "deadline_exceeded",
+    "malformed_json", "malformed_file", "incomplete_upload", "invalid_parameter", "payload_too_large",
+    "unsupported_media_type", *PROBLEMS,
 )  # fmt: skip
 
 
@@ -108,22 +101,7 @@ def _score(service: Service, *, single: bool) -> dict[str, Any]:
     body = _read_json_body(service)
     manifest = resolve_model(service, read_query(ModelQuery).model)
     values = _read_features(body, manifest, None if single else service.settings.max_job_rows)
-    submitted = submit_rows(service, get_tenant(), manifest, values, Options(), body)
-    job = await_job(service, submitted, WAIT_SECONDS)
-    if job is None:
-        service.store.cancel(submitted.id, get_tenant())
-        raise ServiceError("overloaded", "Too many requests wait for their answers here; try again.", retry_after=1)
-    if not job.status.is_terminal:
-        service.store.cancel(job.id, get_tenant())
-        raise ServiceError("deadline_exceeded", f"Not scored within {WAIT_SECONDS:.0f} s; the job was canceled.")
-    if job.status not in (Status.SUCCEEDED, Status.PARTIALLY_SUCCEEDED):
-        problem = job.problem or {"code": "job_canceled", "detail": "The job was canceled."}
-        raise ServiceError(problem["code"], problem["detail"])
-    result = read_result(service, job.id)
-    if result is None:
-        raise ServiceError("job_gone", "The job was deleted before its result could be read.")
-    decoded: dict[str, Any] = msgspec.json.decode(result)
-    return decoded
+    return score_now(service, manifest, values, body)
 
 
 def _read_json_body(service: Service) -> bytes:

@@ -7,7 +7,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from api.bodies import BLOCK_BYTES
+from flask import request
+
+from api.bodies import BLOCK_BYTES, iterate_body
 from shared.errors import ServiceError
 
 if sys.version_info >= (3, 14):
@@ -23,7 +25,7 @@ _WINDOW_LOG_MAX = 27
 
 
 class _Unpacker(Protocol):
-    """One gzip member, or one zstd frame."""
+    """One gzip member, zlib stream (which HTTP calls deflate) or zstd frame."""
 
     @property
     def eof(self) -> bool:
@@ -37,9 +39,9 @@ class _Unpacker(Protocol):
         """Yield what the data unpack to, a bounded block at a time."""
 
 
-class _Gzip:
-    def __init__(self) -> None:
-        self._inner = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+class _Zlib:
+    def __init__(self, wbits: int) -> None:
+        self._inner = zlib.decompressobj(wbits=wbits)
 
     @property
     def eof(self) -> bool:
@@ -75,8 +77,63 @@ class _Zstd:
             yield self._inner.decompress(b"", BLOCK_BYTES)
 
 
-_UNPACKERS: dict[str, Callable[[], _Unpacker]] = {"gzip": _Gzip, "x-gzip": _Gzip, "zstd": _Zstd}
+def _open_gzip() -> _Unpacker:
+    return _Zlib(16 + zlib.MAX_WBITS)
+
+
+def _open_deflate() -> _Unpacker:
+    return _Zlib(zlib.MAX_WBITS)
+
+
+_UNPACKERS: dict[str, Callable[[], _Unpacker]] = {
+    "gzip": _open_gzip,
+    "x-gzip": _open_gzip,
+    "deflate": _open_deflate,
+    "zstd": _Zstd,
+}
 ENCODINGS = tuple(_UNPACKERS)
+
+
+def read_body(limit: int) -> bytes:
+    """Return the whole body, unpacked.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes, also of what it unpacks to.
+
+    Raises
+    ------
+    ServiceError
+        As `api.bodies.iterate_body` and `decode_blocks`; ``unsupported_media_type``: it is packed in another way.
+    """
+    return b"".join(decode_body(iterate_body(limit), limit))
+
+
+def read_encoding() -> str:
+    """Return how the body is packed, as its ``Content-Encoding`` says; ``identity``: not.
+
+    Raises
+    ------
+    ServiceError
+        ``unsupported_media_type``.
+    """
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("identity", *ENCODINGS):
+        raise ServiceError(
+            "unsupported_media_type", f"Content-Encoding: expected one of {', '.join(ENCODINGS)}, or none."
+        )
+    return encoding
+
+
+def decode_body(blocks: Iterator[bytes], limit: int) -> Iterator[bytes]:
+    """Unpack a body as its ``Content-Encoding`` says."""
+    return decode(blocks, read_encoding(), limit)
+
+
+def decode(blocks: Iterator[bytes], encoding: str, limit: int) -> Iterator[bytes]:
+    """Unpack blocks; ``identity`` is not packed."""
+    return blocks if encoding == "identity" else decode_blocks(blocks, encoding, limit)
 
 
 def decode_blocks(blocks: Iterator[bytes], encoding: str, limit: int) -> Iterator[bytes]:

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 
 from api.callers import get_caller
+from api.decoding import decode
 from api.file_jobs import Received, plan_source, submit_received
 from api.file_options import FileOptions, guess_format, read_options
 from api.previews import Preview, preview_file
 from api.service import Service
 from api.submission import read_idempotency_key, resolve_model
-from api.uploads import decode
 from shared.blobs import open_reference
 from shared.errors import ServiceError
 from shared.filestore import Source

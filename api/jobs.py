@@ -10,8 +10,8 @@ import redis
 from flask import Blueprint, Response, request
 
 from api import inputs, uploads
-from api.bodies import read_body
 from api.callers import get_tenant
+from api.decoding import read_body
 from api.file_options import FORMATS, FileForm, FileOptions, FileQuery, InputRequest
 from api.operations import JSON, Answer, Body, describe
 from api.paging import PageQuery, collect_page, link_next

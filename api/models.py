@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import msgspec
 from flask import Blueprint, Response
 
-from api.bodies import read_body
 from api.callers import get_tenant
+from api.decoding import read_body
 from api.operations import JSON, Answer, Body, describe
 from api.promotion import promote
 from api.service import Service, answer_json, get_service
@@ -68,8 +68,8 @@ def show_version(name: str, version: int) -> Response:
     {200: Answer(says="The model, with its alias moved.", kind=MovedAlias)},
     bodies={JSON: Body(kind=AliasRequest, example={"version": 3})},
     problems=(
-        "malformed_json", "invalid_parameter", "incomplete_upload", "unknown_model", "payload_too_large",
-        "model_not_ready", "overloaded",
+        "malformed_json", "malformed_file", "invalid_parameter", "incomplete_upload", "unknown_model",
+        "payload_too_large", "unsupported_media_type", "model_not_ready", "overloaded",
     ),
 )  # fmt: skip
 def move_alias(name: str, alias: str) -> Response:

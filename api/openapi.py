@@ -226,7 +226,7 @@ def _describe_operation(
 def name_operation(rule: Rule) -> str:
     """Return the id of an operation; a view with several routes has one for each."""
     name = rule.endpoint.replace(".", "_")
-    return f"{name}_version" if rule.defaults is None and "/versions/" in rule.rule and "/v2/" in rule.rule else name
+    return f"{name}_version" if rule.rule.startswith("/v2/models/<model>/versions/") else name
 
 
 def _needs_key(rule: Rule) -> bool:

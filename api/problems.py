@@ -96,9 +96,12 @@ def describe_problem(code: str, detail: str, instance: str, **members: Any) -> d
 def answer_problem(
     code: str, detail: str, *, headers: dict[str, str] | None = None, retry_after: int | None = None, **members: Any
 ) -> Response:
-    """Answer with a problem document."""
+    """Answer with a problem document; under ``/v2`` in the form of the Open Inference Protocol."""
     document = describe_problem(code, detail, request.path, **members)
-    response = Response(msgspec.json.encode(document), document["status"], mimetype="application/problem+json")
+    if request.path == "/v2" or request.path.startswith("/v2/"):
+        response = Response(msgspec.json.encode({"error": detail}), document["status"], mimetype="application/json")
+    else:
+        response = Response(msgspec.json.encode(document), document["status"], mimetype="application/problem+json")
     response.headers.update(headers or {})
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import msgspec
 from flask import Blueprint, Response, request
 
-from api.bodies import iterate_body, read_body
+from api.bodies import iterate_body
 from api.callers import get_tenant
+from api.decoding import decode, decode_body, read_body
 from api.file_options import MEDIA_TYPES, guess_format
 from api.inputs import find_source
 from api.intake import Intake
@@ -19,7 +20,7 @@ from api.requests_log import get_request_id
 from api.service import Service, get_service
 from api.shapes import JobView
 from api.submission import keep_payload, read_idempotency_key, resolve_model, submit_job, take_fingerprint
-from api.uploads import check_upload, decode, decode_body
+from api.uploads import check_upload
 from shared.errors import ServiceError
 from shared.filestore import Source, Upload, earlier_parts
 from shared.jobs import Document, Job, Status, queue_name

@@ -136,25 +136,39 @@ def show_health() -> Response:
 def show_ready() -> Response:
     """Answer whether jobs can be taken; workers are told but do not decide, or nothing could scale up from none."""
     service = get_service()
-    state: dict[str, Any] = {"redis": True, "file_store": True, "workers": dict.fromkeys(CELERY_QUEUES, 0)}
+    missing = look_at_stores(service)
+    state: dict[str, Any] = {
+        "status": "not_ready" if missing else "ready",
+        "redis": "redis" not in missing,
+        "file_store": "file_store" not in missing,
+        "workers": _count_workers(service),
+    }
+    if missing:
+        state["missing"] = missing
+    return answer_json(state, 503 if missing else 200)
+
+
+def look_at_stores(service: Service) -> list[str]:
+    """Return what is missing of that on which the taking of jobs depends: ``redis``, ``file_store``."""
     missing = []
     try:
         service.store.client.ping()
-        for says in service.store.list_workers().values():
-            for queue in says.get("queues", ()):
-                state["workers"][queue] = state["workers"].get(queue, 0) + 1
     except redis.RedisError:
-        state["redis"] = False
         missing.append("redis")
     try:
         service.files.check()
     except OSError:
-        state["file_store"] = False
         missing.append("file_store")
-    state["status"] = "ready" if not missing else "not_ready"
-    if missing:
-        state["missing"] = missing
-    return answer_json(state, 503 if missing else 200)
+    return missing
+
+
+def _count_workers(service: Service) -> dict[str, int]:
+    counts = dict.fromkeys(CELERY_QUEUES, 0)
+    with contextlib.suppress(redis.RedisError):  # it is known already that it does not answer
+        for says in service.store.list_workers().values():
+            for queue in says.get("queues", ()):
+                counts[queue] = counts.get(queue, 0) + 1
+    return counts
 
 
 @blueprint.get("/metrics")

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
+from api.tensors import Datatype, OutputTensor
 from shared.jobs import Event, Status
 from shared.signature import Signature
 
@@ -290,3 +291,59 @@ class Predictions(TypedDict):
     results: list[IndexedPrediction]
     total_count: Count
     timestamp: Time
+
+
+class Live(TypedDict):
+    """The process lives (Open Inference Protocol)."""
+
+    live: Literal[True]
+
+
+class Ready(TypedDict):
+    """Whether requests can be taken (Open Inference Protocol)."""
+
+    ready: bool
+    error: NotRequired[str]
+
+
+class InferenceServer(TypedDict):
+    """The server (Open Inference Protocol)."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorKind(TypedDict):
+    """What a model takes or answers: -1 is the number of rows."""
+
+    name: str
+    datatype: Datatype
+    shape: list[Annotated[int, Meta(ge=-1)]]
+
+
+class InferenceModel(TypedDict):
+    """A model (Open Inference Protocol). All inputs may also be sent as one of shape ``[rows, columns]``."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorKind]
+    outputs: list[TensorKind]
+
+
+class ModelReady(TypedDict):
+    """A model can be asked (Open Inference Protocol)."""
+
+    name: str
+    ready: Literal[True]
+
+
+class InferenceAnswer(TypedDict):
+    """The outputs of a model; its parameters say what scored them, and how."""
+
+    model_name: str
+    model_version: str
+    id: NotRequired[str]
+    outputs: list[OutputTensor]
+    parameters: dict[str, Any]

@@ -11,7 +11,7 @@ from flask import request
 
 from api.bodies import has_known_end, iterate_body
 from api.callers import get_caller
-from api.decoding import ENCODINGS, decode_blocks
+from api.decoding import decode, decode_body, read_encoding
 from api.file_jobs import Received, finish_digest, plan_source, submit_received
 from api.file_options import FORMATS, guess_format, read_options
 from api.forms import FormReader
@@ -56,20 +56,10 @@ def check_upload(media_types: tuple[str, ...]) -> None:
     if request.mimetype not in media_types:
         raise ServiceError("unsupported_media_type", f"Content-Type: expected {' or '.join(media_types)}.")
     # A form and a Parquet file have an end mark of their own, as compressed data do.
-    if _read_encoding() == "identity" and FORMATS.get(request.mimetype) in ("csv", "ndjson") and not has_known_end():
+    if read_encoding() == "identity" and FORMATS.get(request.mimetype) in ("csv", "ndjson") and not has_known_end():
         raise ServiceError(
             "length_required", "Send Content-Length or Content-Digest: without them a cut-off upload looks complete."
         )
-
-
-def decode_body(blocks: Iterator[bytes], limit: int) -> Iterator[bytes]:
-    """Unpack a body as its ``Content-Encoding`` says."""
-    return decode(blocks, _read_encoding(), limit)
-
-
-def decode(blocks: Iterator[bytes], encoding: str, limit: int) -> Iterator[bytes]:
-    """Unpack blocks; ``identity`` is not packed."""
-    return blocks if encoding == "identity" else decode_blocks(blocks, encoding, limit)
 
 
 def _submit_body(service: Service, tenant: str, job_id: str, upload: Upload) -> Job | Preview:
@@ -122,12 +112,3 @@ def _submit_form(service: Service, tenant: str, job_id: str, upload: Upload) -> 
     plan, digest = plan_source(service, manifest, format, options, source)
     received = Received(manifest, options, plan, form.filename, digest)
     return submit_received(service, tenant, job_id, upload, received, read_idempotency_key())
-
-
-def _read_encoding() -> str:
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("identity", *ENCODINGS):
-        raise ServiceError(
-            "unsupported_media_type", f"Content-Encoding: expected one of {', '.join(ENCODINGS)}, or none."
-        )
-    return encoding

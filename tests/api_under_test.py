@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,13 @@ class ApiUnderTest:
     Parameters
     ----------
     settings : Settings
+    models : sequence of str
+        Versions that are scored.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, models: Sequence[str] = ("iris:1", "line:1")) -> None:
         self.settings = settings
+        self._models = models
         self.app = create_app(settings)
         self.service = self.app.extensions["scorequeue"]
         self.app.test_client_class = DescribedClient
@@ -64,7 +67,7 @@ class ApiUnderTest:
     def score(self) -> None:
         """Score all that waits now."""
         worker = self._workers[0] if self._workers else self.make_worker()
-        _score_all(worker)
+        _score_all(worker, self._models)
 
     @contextlib.contextmanager
     def scoring(self) -> Iterator[None]:
@@ -74,7 +77,7 @@ class ApiUnderTest:
 
         def run() -> None:
             while not stop.wait(0.01):
-                _score_all(worker)
+                _score_all(worker, self._models)
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
@@ -139,8 +142,8 @@ def assert_problem(response: TestResponse, status: int, code: str) -> dict[str, 
     return problem
 
 
-def _score_all(worker: WorkerProcess) -> None:
+def _score_all(worker: WorkerProcess, models: Sequence[str]) -> None:
     for kind, score in (("rows", worker.score_rows), ("files", worker.score_chunks)):
-        for model in ("iris:1", "line:1"):
+        for model in models:
             while not score(f"{kind}:{model}").split(" ", 1)[1].startswith(("jobs=0", "chunks=0")):
                 pass

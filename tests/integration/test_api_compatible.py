@@ -84,7 +84,7 @@ def test_default_model_needs_no_name(start_api: Callable[..., ApiUnderTest]) -> 
 @pytest.mark.parametrize("path", ["/predict", "/predict_batch"])
 def test_what_is_not_done_in_time_is_canceled(api: ApiUnderTest, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     """Past the limit the caller gets a 504, and nobody scores for it any more."""
-    monkeypatch.setattr("api.compatible.WAIT_SECONDS", 0.2)
+    monkeypatch.setattr("api.roundtrip.WAIT_SECONDS", 0.2)
     features = IRIS_ROWS[0] if path == "/predict" else IRIS_ROWS
 
     assert_problem(api.http.post(f"{path}?model=iris", json={"features": features}), 504, "deadline_exceeded")

@@ -6,10 +6,8 @@ import contextlib
 import gzip
 import http.client
 import json
-import os
 import socket
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,14 +16,11 @@ from typing import Any
 
 import pytest
 
-from scorequeue.data_folder import DataFolder
-from scorequeue.launch_options import LaunchOptions
-from scorequeue.service_processes import list_service_processes, make_environment
 from shared.keys import KeyStore
 from shared.store import JobStore
 from tests.api_under_test import IRIS_ROWS
 from tests.conftest import WaitUntil
-from tests.tools import pick_free_port
+from tests.front_end import serving
 
 #: More than the server has threads for requests (2 x 32), or places for bodies (2 x 12).
 MANY = 100
@@ -81,35 +76,12 @@ class Served:
 @pytest.fixture
 def served(redis_url: str, store: JobStore, models: Path, tmp_path: Path, wait_until: WaitUntil) -> Iterator[Served]:
     """Start the front end as `scorequeue up` does, with the patience of a test."""
-    folder = DataFolder(tmp_path)
-    folder.make()
-    folder.clear_metrics()
-    port = pick_free_port()
     keys = KeyStore(store.client)
-    served = Served(port, tmp_path / "files", *(keys.create(name, ("jobs:read", "jobs:write"))[1] for name in "ab"))
-    settings = {"STALL_SECONDS": "1", "MODELS": str(models), "FILE_STORE": str(served.files), "BROKER_URL": redis_url}
-    environ = {**os.environ, **{f"SCOREQUEUE_{name}": text for name, text in settings.items()}}
-    options = LaunchOptions("127.0.0.1", port, tmp_path, 1, demo=False, flower_port=None)
-    spec = list_service_processes(options, folder, make_environment(folder, environ, redis_url))[0]
-    command = ["2000" if word == "10000" else word for word in spec.command]
-    assert command != list(spec.command)
-    log = tmp_path / "api.log"
-    with log.open("wb") as output, subprocess.Popen(command, env=spec.environment, stdout=output, stderr=output) as api:
-        try:
-            wait_until(lambda: is_up(served), 30, "the front end to answer")
-            yield served
-        finally:
-            api.terminate()
-            api.wait(20)
-    assert "Traceback" not in log.read_text()
-
-
-def is_up(served: Served) -> bool:
-    """Tell whether it answers."""
-    try:
-        return served.ask("GET", "/health")[0] == 200
-    except OSError:
-        return False
+    files = tmp_path / "files"
+    made = [keys.create(name, ("jobs:read", "jobs:write"))[1] for name in "ab"]
+    settings = {"STALL_SECONDS": "1", "MODELS": str(models), "FILE_STORE": str(files)}
+    with serving(tmp_path, redis_url, settings, wait_until, {"10000": "2000"}) as port:
+        yield Served(port, files, *made)
 
 
 def read_all(connection: socket.socket) -> bytes:
