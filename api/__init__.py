@@ -32,6 +32,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         events,
         headers,
         inference,
+        invocations,
         jobs,
         limits,
         models,
@@ -64,6 +65,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         webhooks,
         compatible,
         inference,
+        invocations,
         service,
         pages,
     ):

@@ -115,20 +115,7 @@ class Intake:
         signature = manifest.signature
         # A record of NDJSON may leave out what may be missing; its first stands for the header that the format lacks.
         needed = [column.name for column in signature.columns if self.format != "ndjson" or not column.nullable]
-        differences = missing_columns(self.columns, needed)
-        faults: list[Fault] = [
-            {
-                "column": column.name,
-                "code": "missing_column",
-                "detail": "the file has no such column"
-                + (f"; did you mean {', '.join(column.nearest)}?" if column.nearest else ""),
-            }
-            for column in differences.missing
-        ]
-        faults += [
-            {"column": name, "code": "duplicate_column", "detail": "the file has more than one column of this name"}
-            for name in differences.duplicated
-        ]
+        faults = list_column_faults(self.columns, needed)
         return faults or (self._parquet.find_type_faults(signature) if self.format == "parquet" else [])
 
     def find_collisions(self, manifest: Manifest, column_prefix: str) -> list[str]:
@@ -156,6 +143,24 @@ class Intake:
         collisions = self.find_collisions(manifest, column_prefix)
         if collisions:
             raise ColumnCollision(collisions)
+
+
+def list_column_faults(columns: Sequence[str], needed: Sequence[str]) -> list[Fault]:
+    """List which columns are missing or double among those that are there."""
+    differences = missing_columns(columns, needed)
+    faults: list[Fault] = [
+        {
+            "column": column.name,
+            "code": "missing_column",
+            "detail": "there is no such column"
+            + (f"; did you mean {', '.join(column.nearest)}?" if column.nearest else ""),
+        }
+        for column in differences.missing
+    ]
+    return faults + [
+        {"column": name, "code": "duplicate_column", "detail": "there is more than one column of this name"}
+        for name in differences.duplicated
+    ]
 
 
 def _guess_rows(manifest: Manifest) -> int:

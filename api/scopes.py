@@ -7,7 +7,7 @@ from shared.errors import ServiceError
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 #: Probes: they come without a key, and tell nothing that a stranger may not know.
-PROBES = frozenset({"/health", "/ready", "/v2/health/live", "/v2/health/ready"})
+PROBES = frozenset({"/health", "/ready", "/ping", "/v2/health/live", "/v2/health/ready"})
 #: Pages and descriptions: files of the installed package, the same for everybody and without any data. A browser loads
 #: them without a key; the calls that they make carry the one that their user types in.
 PAGES = frozenset({"/openapi.json", "/docs", "/redoc", "/assets/<asset>"})
@@ -20,6 +20,8 @@ _SCOPES = (
     ("/v1/queues", "models:read", "models:write"),
     ("/predict", "jobs:write", "jobs:write"),
     ("/v2", "models:read", "jobs:write"),
+    ("/invocations", "jobs:write", "jobs:write"),
+    ("/version", "models:read", "models:read"),
     ("/metrics", "metrics:read", "metrics:read"),
 )
 

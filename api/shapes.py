@@ -347,3 +347,10 @@ class InferenceAnswer(TypedDict):
     id: NotRequired[str]
     outputs: list[OutputTensor]
     parameters: dict[str, Any]
+
+
+class Invocations(TypedDict):
+    """The answers to a frame, in the rows' order."""
+
+    predictions: list[Any]
+    errors: NotRequired[list[RowFault]]

@@ -15,6 +15,13 @@ from shared.records import split_newline
 #: A number as it may stand in a field: decimal, point and exponent optional.
 NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?")
 
+#: Spellings of a missing value: pyarrow's and pandas' defaults together. Spaces and tabs around them do not
+#: count in a column of numbers, nor do the case and the sign of ``nan``. A text that is a category is no missing value.
+MISSING = (
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
+    *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+)
+
 #: What a spreadsheet may take for the start of a formula.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 #: Suggestions cost time in proportion to missing times present names; beyond this they help nobody.

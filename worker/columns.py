@@ -16,18 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from shared.columns import NUMBER
+from shared.columns import MISSING, NUMBER
 from shared.rows import read_cell
 from shared.signature import INTEGER_LIMIT, Column
 from shared.values import Matrix, Others
 from worker.scoring import RowError
 
-#: Spellings of a missing value: pyarrow's and pandas' defaults together. Spaces and tabs around them do not
-#: count in a column of numbers, nor do the case and the sign of ``nan``. A text that is a category is no missing value.
-MISSING = (
-    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
-    *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
-)
 _MISSING = frozenset(MISSING)
 _WHOLE_NUMBER = f"^(?:{NUMBER.pattern.replace('++', '+').replace('*+', '*')})$"
 _NOT_A_NUMBER = re.compile(r"[+-]?nan(?:\([a-z0-9_]*\))?", re.IGNORECASE)

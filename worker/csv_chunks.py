@@ -17,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from shared.columns import MISSING
 from shared.records import BOM, count_fields, find_ends, find_records, split_fields
 from shared.signature import Column, Signature
 from shared.values import Matrix, Others, Values
 from worker.chunks import ChunkMismatch, Earlier, RowFault, ScoredChunk, answer_rows, list_faults, merge_records
-from worker.columns import MISSING, Flags, convert_texts, find_fitting, is_number, read_text, shorten
+from worker.columns import Flags, convert_texts, find_fitting, is_number, read_text, shorten
 from worker.csv_cells import format_cells, join_cells
 from worker.scoring import Outcome, RowError
 
