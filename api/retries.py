@@ -16,7 +16,7 @@ from api.inputs import find_source
 from api.intake import Intake
 from api.jobs import answer_submitted, find_job
 from api.operations import JSON, Answer, Body, describe
-from api.requests_log import get_request_id
+from api.requests_log import get_request_id, get_traceparent
 from api.service import Service, get_service
 from api.shapes import JobView
 from api.submission import keep_payload, read_idempotency_key, resolve_model, submit_job, take_fingerprint
@@ -88,6 +88,7 @@ def _retry_rows(service: Service, job: Job) -> Job:
                 metadata=document.metadata,
                 webhook=document.webhook,
                 request_id=get_request_id(),
+                traceparent=get_traceparent(),
                 retry_of=job.id,
             ),
             payload=keep_payload(service, new_id, payload),
@@ -206,6 +207,7 @@ def _submit_retry(
             model_sha256=manifest.sha256,
             retry_of=job.id,
             request_id=get_request_id(),
+            traceparent=get_traceparent(),
             merged_chunks=merged,
         ),
         chunk_rows=tuple(chunk.rows for chunk in plan.chunks),

@@ -14,7 +14,7 @@ from flask import request
 from api.callers import get_caller
 from api.limits import note_limits
 from api.outbound import check_address
-from api.requests_log import get_request_id
+from api.requests_log import get_request_id, get_traceparent
 from api.service import Service
 from shared.codec import encode_values
 from shared.errors import ServiceError
@@ -146,6 +146,7 @@ def make_document(manifest: Manifest, options: Options, **members: Any) -> Docum
         metadata=options.metadata,
         webhook=options.webhook,
         request_id=get_request_id(),
+        traceparent=get_traceparent(),
         **members,
     )
 

@@ -87,6 +87,8 @@ class Document(msgspec.Struct, kw_only=True, omit_defaults=True):
     webhook: Webhook | None = None
     #: Of the request that made it, by which the logs of API and workers name it.
     request_id: str = ""
+    #: Of the request, or of its caller: by it the traces of others find what became of it (W3C Trace Context).
+    traceparent: str = ""
     #: Of a retry: chunks of which some rows are taken over from the job before.
     merged_chunks: tuple[int, ...] = ()
 
@@ -161,6 +163,7 @@ class Job(msgspec.Struct, kw_only=True):
             "attempts": self.attempts,
             "retry_of": self.document.retry_of,
             "request_id": self.document.request_id or None,
+            "traceparent": self.document.traceparent or None,
             "error": self.problem,
             "metadata": self.document.metadata,
             "links": {

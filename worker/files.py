@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import structlog
 
-from shared import metrics
+from shared import metrics, tracing
 from shared.blobs import AlteredBlob
 from shared.filestore import FileStore, earlier_parts
 from shared.jobs import Document, Job, Status, parse_queue
@@ -172,6 +172,8 @@ class ChunkScorer:
         if job is None or claim.chunk is None:
             return  # deleted since; nothing is left to commit to
         structlog.contextvars.bind_contextvars(request_id=job.document.request_id)
+        if job.document.traceparent:
+            structlog.contextvars.bind_contextvars(trace_id=tracing.find_trace_id(job.document.traceparent))
         began = time.perf_counter()
         scored = self._score_chunk(claim, job.document, self._choose_predictor(name, version, claim))
         entry = self._write_parts(claim, scored)
@@ -187,7 +189,11 @@ class ChunkScorer:
         if wake:
             self._publisher.publish(queue, wake)
         labels = (name, str(version))
-        metrics.PREDICT_SECONDS.labels(*labels, "chunk").observe(time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        metrics.PREDICT_SECONDS.labels(*labels, "chunk").observe(seconds)
+        if tracer := tracing.find_tracer():
+            attributes: dict[str, str | int] = {"model": f"{name}:{version}", "rows": claim.rows, "jobs": 1}
+            tracing.record_micro_batch(tracer, seconds, [job.document.traceparent], attributes)
         metrics.ROWS.labels(*labels, "succeeded", "").inc(scored.succeeded)
         for code, count in _count_codes(scored).items():
             metrics.ROWS.labels(*labels, "failed", code).inc(count)

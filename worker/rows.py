@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shared import metrics
+from shared import metrics, tracing
 from shared.codec import NewerPayload, UnknownPayload, decode_values
 from shared.filestore import REFERENCE, FileStore
 from shared.fleet import Fleet
@@ -22,6 +22,9 @@ from worker.lease import Lease
 from worker.models import LoadedModel, ModelNotReady
 from worker.scoring import Outcome, score_values
 from worker.shadow import MOST_ROWS, Scored, ShadowScorer
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 #: After this long a task gives way to the other queues, with a wake-up if work is left.
 TURN_SECONDS = 0.1
@@ -169,7 +172,16 @@ class RowsScorer:
             self._drop_result(end)
         stages["commit"] = time.perf_counter() - began
         _count(name, version, claimed, units, outcome, stages, max_rows, stored)
+        if tracer := tracing.find_tracer():
+            self._trace(tracer, units, outcome, f"{name}:{version}", sum(stages.values()))
         return outcome.calls, newer, Scored(values, outcome)
+
+    def _trace(self, tracer: Tracer, units: list[Claim], outcome: Outcome, model: str, seconds: float) -> None:
+        # Claims do not say it, so as to stay small; only where spans are recorded the jobs are looked up for it.
+        jobs = self._store.read_jobs([unit.id for unit in units])
+        traceparents = [job.document.traceparent for job in jobs if job is not None]
+        attributes: dict[str, str | int] = {"model": model, "rows": len(outcome), "jobs": len(units)}
+        tracing.record_micro_batch(tracer, seconds, traceparents, attributes)
 
     def _decode(self, units: list[Claim], columns: int) -> tuple[list[Claim], list[Values], list[Claim]]:
         """Decode the payloads; jobs with a broken one fail alone, those of a newer release are the third list."""
@@ -191,6 +203,7 @@ class RowsScorer:
                     "a payload cannot be read",
                     job=unit.id,
                     request_id=job and job.document.request_id,
+                    trace_id=job and tracing.find_trace_id(job.document.traceparent),
                     reason=str(error),
                 )
                 self._refuse([unit], "internal_error", "The rows of this job could not be read by this release.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import shutil
 import subprocess
 import tempfile
@@ -11,9 +13,11 @@ from typing import Any
 
 import pytest
 import redis
+import structlog
 
 from scorequeue.embedded_redis import find_binary
 from shared.connection import connect
+from shared.logs import configure_logging
 from shared.settings import Settings
 from shared.store import JobStore
 from tests.api_under_test import ApiUnderTest
@@ -88,6 +92,19 @@ def start_api(redis_url: str, store: JobStore, models: Path, tmp_path: Path) -> 
 def api(start_api: Callable[..., ApiUnderTest]) -> ApiUnderTest:
     """Give the front end with the default settings."""
     return start_api()
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """Log as the service does; return a function that gives all so far."""
+    root, written = logging.getLogger(), io.StringIO()
+    before = root.handlers, root.level
+    monkeypatch.setattr("sys.stderr", written)
+    configure_logging()
+    structlog.configure(cache_logger_on_first_use=False)  # a kept logger would write for all later tests
+    yield written.getvalue
+    structlog.reset_defaults()
+    root.handlers, root.level = before[0], before[1]
 
 
 def _answers(url: str) -> bool:

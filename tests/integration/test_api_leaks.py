@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,9 @@ import pytest
 import redis
 import structlog
 
-from shared.codec import encode_matrix
+from shared.codec import encode_values
 from shared.keys import KeyStore
-from shared.logs import configure_logging
+from shared.values import Values
 from tests.api_under_test import IRIS_ROWS, ApiUnderTest, assert_problem
 
 StartApi = Callable[..., ApiUnderTest]
@@ -27,19 +25,6 @@ FIELDS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Server": "",
 }
-
-
-@pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
-    """Log as the service does; return a function that gives all so far."""
-    root, written = logging.getLogger(), io.StringIO()
-    before = root.handlers, root.level
-    monkeypatch.setattr("sys.stderr", written)
-    configure_logging()
-    structlog.configure(cache_logger_on_first_use=False)  # a kept logger would write for all later tests
-    yield written.getvalue
-    structlog.reset_defaults()
-    root.handlers, root.level = before[0], before[1]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +116,7 @@ def test_request_id_goes_with_the_job_into_the_workers_log(
     rows = api.post_rows(IRIS_ROWS, headers={"X-Request-Id": "request-of-rows"})
     file = api.post_file(b"a,b\n1,2\n", "line", headers={"X-Request-Id": "request-of-a-file"})
     assert (rows.get_json()["request_id"], file.get_json()["request_id"]) == ("request-of-rows", "request-of-a-file")
-    client.hset(f"sq:job:{rows.get_json()['id']}", "p", encode_matrix(np.zeros((1, 1))))
+    client.hset(f"sq:job:{rows.get_json()['id']}", "p", encode_values(Values(np.zeros((1, 1)))))
     api.service.files.remove(file.get_json()["id"])
     structlog.contextvars.clear_contextvars()  # a worker is another process
     api.score()
