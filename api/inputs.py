@@ -82,7 +82,9 @@ def find_source(service: Service, tenant: str, address: str) -> Source:
         ``invalid_parameter`` or ``not_found``.
     """
     prefixes = [prefix.replace("{tenant}", tenant) for prefix in service.settings.input_prefixes.split(",") if prefix]
-    if not any(address.startswith(prefix) and address != prefix for prefix in prefixes):
+    allowed = any(address.startswith(prefix) and address != prefix for prefix in prefixes)
+    # To S3 ".." is a name like others; a store that keeps its objects in folders may see more in it.
+    if not allowed or {".", ".."} & set(address.split("/")):
         raise ServiceError("invalid_parameter", "input: the address is not under a prefix that is allowed here.")
     try:
         blobs, name = open_reference(address)

@@ -176,6 +176,8 @@ def test_file_that_changes_under_its_job_fails_it(start: Callable[..., ApiUnderT
         "s3://elsewhere/incoming/rows.csv",
         "file:///etc/passwd",
         INCOMING,
+        f"{INCOMING}../other/rows.csv",
+        f"{INCOMING}./../../other/rows.csv",
         "/etc/passwd",
         "",
     ],
