@@ -48,10 +48,11 @@ class ApiUnderTest:
         return self._workers
 
     def close(self) -> None:
-        """Stop its threads."""
+        """Stop its threads, and close its connections."""
         self.service.waiters.stop()
         for worker in self._workers:
             worker.stop()
+        self.service.store.client.close()
 
     def listen(self) -> None:
         """Start the thread that tells waiting requests of finished jobs."""

@@ -48,6 +48,7 @@ class WorkerProcess:
         self._tasks = 0
         store = JobStore(connect(settings.redis_url, timeout_seconds=_REDIS_TIMEOUT_SECONDS))
         lease_store = JobStore(connect(settings.redis_url))
+        self._stores = (store, lease_store)
         self._preparer = Preparer(self._registry, self._models, self._duty, self._tell)
         self._lease = Lease(
             lease_store, settings.lease_seconds, self._describe, self._duty.list_served(), self._preparer.ask
@@ -72,10 +73,12 @@ class WorkerProcess:
         )  # fmt: skip
 
     def stop(self) -> None:
-        """Give up the lease."""
+        """Give up the lease, and close the connections."""
         self._preparer.stop()
         self._chunks.stop()
         self._lease.stop()
+        for store in self._stores:
+            store.client.close()
 
     def score_rows(self, queue: str) -> str:
         """Score rows jobs of a queue; return a line for people."""
