@@ -35,7 +35,7 @@ def post_all(
 
     Raises
     ------
-    SystemExit
+    RuntimeError
         A request was not answered with 200 or 202: what was measured would mean nothing.
     """
     shares = [len(range(index, count, processes)) for index in range(processes)]
@@ -57,7 +57,8 @@ def post(
     response = connection.getresponse()
     answer = response.read()
     if response.status not in (200, 202):
-        raise SystemExit(f"POST {path} was answered with {response.status}: {answer[:500]!r}")
+        # No SystemExit: that would end a process of the pool, and the pool would wait for its answer for ever.
+        raise RuntimeError(f"POST {path} was answered with {response.status}: {answer[:500]!r}")
     return answer
 
 
