@@ -20,6 +20,17 @@ DEFAULT_TENANT = "default"
 _PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
 
 
+class _CallersElsewhere(ServiceError):
+    """No key is needed yet, and the caller is not on this machine."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "forbidden",
+            "No API key is configured, so only callers on this machine are served; "
+            "make one with `scorequeue keys create`, or set SCOREQUEUE_API_KEYS.",
+        )
+
+
 def install(app: Flask) -> None:
     """Identify the caller of every request before anything else is done for it."""
     service = app.extensions["scorequeue"]
@@ -75,8 +86,9 @@ def _needs_key(keys: KeyRing) -> bool:
 
 
 def _check_page(keys: KeyRing) -> None:
-    if not keys.needs_key():
-        _check_neighbour()
+    # A link to a page may stand on another site: a page holds no data, and what it asks for comes from itself.
+    if not keys.needs_key() and not _is_local():
+        raise _CallersElsewhere()
 
 
 def _check_scope(caller: Caller, rule: str | None) -> None:
@@ -89,11 +101,7 @@ def _check_scope(caller: Caller, rule: str | None) -> None:
 
 def _check_neighbour() -> None:
     if not _comes_from_here():
-        raise ServiceError(
-            "forbidden",
-            "No API key is configured, so only callers on this machine are served; "
-            "make one with `scorequeue keys create`, or set SCOREQUEUE_API_KEYS.",
-        )
+        raise _CallersElsewhere()
 
 
 def _note_refusal(error: ServiceError) -> None:
@@ -110,15 +118,17 @@ def _note_refusal(error: ServiceError) -> None:
 
 def _comes_from_here() -> bool:
     """Tell whether the caller is a program on this machine: no proxy for others, and no page of another site."""
-    if any(name in request.headers for name in _PROXY_HEADERS):
-        return False
     if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
         return False
+    origin = request.headers.get("Origin")
+    return _is_local() and (not origin or _is_loopback(urlsplit(origin).hostname))
+
+
+def _is_local() -> bool:
+    if any(name in request.headers for name in _PROXY_HEADERS):
+        return False
     # A page whose name was bound to this address (DNS rebinding) still says that name as the host.
-    hosts = [request.remote_addr, urlsplit(f"//{request.host}").hostname]
-    if origin := request.headers.get("Origin"):
-        hosts.append(urlsplit(origin).hostname)
-    return all(_is_loopback(host) for host in hosts)
+    return _is_loopback(request.remote_addr) and _is_loopback(urlsplit(f"//{request.host}").hostname)
 
 
 def _is_loopback(host: str | None) -> bool:

@@ -1,4 +1,4 @@
-"""Pages and descriptions: ``/openapi.json``, ``/docs`` and ``/redoc``, and their files, all from this machine."""
+"""Pages and descriptions: the console, ``/openapi.json``, ``/docs`` and ``/redoc``, all from this machine."""
 
 from __future__ import annotations
 
@@ -26,12 +26,19 @@ _INSTALLED = {
     "swagger-ui.css": "swagger_style.css",
     "redoc.js": "redoc.js",
 }
-_OWN = ("docs.js",)
+_CONSOLE = tuple(f"console{part}.js" for part in ("", "-elements", "-jobs", "-models", "-scoring", "-service"))
+_OWN = ("docs.js", "console.css", *_CONSOLE)
 _MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}
 #: Scripts come from here alone; both pages write styles of their own, and search in a worker made from a blob.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; worker-src blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+#: Of the console, which shows what callers sent: nothing but its own files, and no way from a text to a tag.
+_CONSOLE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 
 
@@ -80,6 +87,13 @@ def _read_file(path: str) -> Content:
 @functools.cache
 def _make_openapi(app: Flask) -> Content:
     return Content(msgspec.json.encode(build_document(app, VERSION)), JSON)
+
+
+@blueprint.get("/")
+@describe({200: Answer(says="A page.", media_types=("text/html",), headers=("ETag",)), 304: _SAME})
+def show_console() -> Response:
+    """Show the console: queues, workers, models, jobs and dead letters, by this very API."""
+    return _answer_page("console", _CONSOLE_POLICY)
 
 
 @blueprint.get("/openapi.json")

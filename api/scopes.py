@@ -10,7 +10,9 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 PROBES = frozenset({"/health", "/ready", "/ping", "/v2/health/live", "/v2/health/ready"})
 #: Pages and descriptions: files of the installed package, the same for everybody and without any data. A browser loads
 #: them without a key; the calls that they make carry the one that their user types in.
-PAGES = frozenset({"/openapi.json", "/docs", "/redoc", "/assets/<asset>"})
+PAGES = frozenset({"/", "/openapi.json", "/docs", "/redoc", "/assets/<asset>"})
+#: What any caller may ask, whatever the scopes of its key: about itself.
+ANY_KEY = frozenset({"/v1/caller"})
 #: Beginnings of rules, the most special first: scope for reading, scope for all else.
 _SCOPES = (
     ("/v1/jobs", "jobs:read", "jobs:write"),
@@ -36,7 +38,7 @@ class ScopeMissing(ServiceError):
 
 def find_scope(rule: str | None, method: str) -> str | None:
     """Return the scope that a call needs; empty if any key will do, None if none does."""
-    if rule is None:  # nothing is there, or not by this method
+    if rule is None or rule in ANY_KEY:  # None: nothing is there, or not by this method
         return ""
     for beginning, reading, changing in _SCOPES:
         if rule == beginning or rule.startswith((f"{beginning}/", f"{beginning}_")):

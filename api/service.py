@@ -22,7 +22,7 @@ from api.limits import Limits
 from api.operations import Answer, describe
 from api.receiving import ReceivingPlaces
 from api.renditions import Renditions
-from api.shapes import Health, Readiness
+from api.shapes import CallerView, Health, Readiness
 from api.waiting import Waiters
 from api.webhook_sender import WebhookSender
 from shared import metrics
@@ -169,6 +169,14 @@ def _count_workers(service: Service) -> dict[str, int]:
             for queue in says.get("queues", ()):
                 counts[queue] = counts.get(queue, 0) + 1
     return counts
+
+
+@blueprint.get("/v1/caller")
+@describe({200: Answer(says="The caller.", kind=CallerView)})
+def show_caller() -> Response:
+    """Tell a caller who it is and what it may do; any key may ask."""
+    caller = get_caller()
+    return answer_json({"tenant": caller.tenant, "key_id": caller.key_id or None, "scopes": list(caller.scopes)})
 
 
 @blueprint.get("/metrics")

@@ -145,6 +145,8 @@ class QueueView(TypedDict):
     oldest_age_seconds: Seconds
     rows_per_second: float | None
     paused: bool
+    workers: Annotated[int, Meta(ge=0, description="Processes that serve it.")]
+    warm_workers: Annotated[int, Meta(ge=0, description="Those of them that have the model in memory.")]
 
 
 class Queues(TypedDict):
@@ -249,6 +251,14 @@ class WebhookMessage(TypedDict):
     type: Event
     timestamp: Time
     data: WebhookData
+
+
+class CallerView(TypedDict):
+    """Whose key was shown, and what it is for."""
+
+    tenant: str
+    key_id: Annotated[str | None, Meta(description="Null while no key is needed.")]
+    scopes: list[str]
 
 
 class Health(TypedDict):

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install what some tests need and pip cannot bring: redis-server, faketime, and promtool (of Debian's `prometheus`).
+# Install what some tests need and pip cannot bring: redis-server, faketime, promtool (of Debian's `prometheus`), chromium.
 #
 # As root on Debian or Ubuntu (in CI also through a sudo that asks nothing) they are installed, and not left running.
 # Elsewhere it says which tests will be skipped; only in CI (CI=true) is that a failure.
@@ -9,6 +9,9 @@ missing=""
 command -v redis-server >/dev/null || missing="redis-server"
 command -v faketime >/dev/null || missing="${missing:+$missing }faketime"
 command -v promtool >/dev/null || missing="${missing:+$missing }prometheus"
+# The names of `tests/browser.py`.
+command -v chromium >/dev/null || command -v google-chrome >/dev/null || command -v chromium-browser >/dev/null ||
+  missing="${missing:+$missing }chromium"
 [ -n "$missing" ] || exit 0
 
 as_root=""
@@ -35,7 +38,7 @@ install_packages() {
     apt-get install --yes --quiet --quiet --no-install-recommends $missing >"$log" 2>&1 </dev/null
 }
 
-echo "tests: installing $missing (about half a minute)"
+echo "tests: installing $missing (about a minute)"
 log=$(mktemp)
 if ! install_packages && { $as_root apt-get update --quiet --quiet || true; } && ! install_packages; then
   cat "$log" >&2
