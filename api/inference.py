@@ -12,7 +12,7 @@ from flask import Blueprint, Response, request
 
 from api.cells import load_document, read_cells
 from api.decoding import read_body
-from api.operations import JSON, Answer, Body, describe
+from api.operations import JOB_LINKS, JSON, Answer, Body, describe
 from api.roundtrip import PROBLEMS, Result, score_as_preferred
 from api.service import Service, answer_json, get_service, look_at_stores
 from api.shapes import InferenceAnswer, InferenceModel, InferenceServer, JobView, Live, ModelReady, Ready
@@ -136,6 +136,7 @@ def show_model_ready(model: str, version: int | None = None) -> Response:
             says="With `Prefer: respond-async`: the job.",
             kind=JobView,
             headers=("Location", "Retry-After", "Preference-Applied"),
+            links=JOB_LINKS,
         ),
     },
     headers=("Prefer-Async", "Idempotency-Key", "Content-Encoding", _JSON_LENGTH, "traceparent"),

@@ -11,7 +11,7 @@ from api.cells import load_document, read_cells
 from api.compatible import ModelQuery
 from api.decoding import read_body
 from api.frames import SHAPES, read_csv, read_frame
-from api.operations import JSON, Answer, Body, describe
+from api.operations import JOB_LINKS, JSON, Answer, Body, describe
 from api.parameters import read_query
 from api.roundtrip import PROBLEMS, score_as_preferred
 from api.service import answer_json, get_service
@@ -23,6 +23,12 @@ from shared.errors import ServiceError
 blueprint = Blueprint("invocations", __name__)
 
 _CSV = "text/csv"
+_EXAMPLE = {
+    "dataframe_split": {
+        "columns": ["sepal_length", "sepal_width", "petal_length", "petal_width"],
+        "data": [[5.1, 3.5, 1.4, 0.2]],
+    }
+}
 _Cells = list[list[Any] | dict[str, Any]]
 
 
@@ -80,6 +86,7 @@ def show_version() -> Response:
             says="With `Prefer: respond-async`: the job.",
             kind=JobView,
             headers=("Location", "Retry-After", "Preference-Applied"),
+            links=JOB_LINKS,
         ),
     },
     query=ModelQuery,
@@ -87,7 +94,7 @@ def show_version() -> Response:
     bodies={
         JSON: Body(
             kind=(SplitRequest, RecordsRequest, InstancesRequest, InputsRequest),
-            example={"dataframe_split": {"columns": ["a", "b"], "data": [[1.0, 2.0]]}},
+            example=_EXAMPLE,
         ),
         _CSV: Body(),
     },

@@ -13,7 +13,7 @@ from api import inputs, uploads
 from api.callers import get_tenant
 from api.decoding import read_body
 from api.file_options import FORMATS, FileForm, FileOptions, FileQuery, InputRequest
-from api.operations import JSON, Answer, Body, describe
+from api.operations import JOB_LINKS, JSON, Answer, Body, describe
 from api.paging import PageQuery, collect_page, link_next
 from api.parameters import read_query
 from api.preferences import confirm_wait, get_wait_seconds
@@ -40,9 +40,9 @@ class RowsRequest(Options):
 class JobQuery(PageQuery):
     """Which jobs to list."""
 
-    status: Status | None = None
-    model: Annotated[str, msgspec.Meta(description="`name` or `name:version`.")] | None = None
-    kind: Literal["rows", "file"] | None = None
+    status: Status | msgspec.UnsetType = msgspec.UNSET
+    model: Annotated[str, msgspec.Meta(description="`name` or `name:version`.")] = ""
+    kind: Literal["rows", "file"] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ResultQuery(msgspec.Struct, kw_only=True):
@@ -53,11 +53,7 @@ class ResultQuery(msgspec.Struct, kw_only=True):
 
 _ROWS_REQUEST = msgspec.json.Decoder(RowsRequest)
 _FOR_JOB = ("unknown_job", "job_gone")
-#: Operations that take the id of a job, by which one can go on.
-_NEXT = (
-    "jobs_show", "jobs_show_result", "jobs_show_errors", "events_stream_events", "jobs_cancel", "retries_retry",
-    "jobs_remove",
-)  # fmt: skip
+_TO_FIRST = {"jobs_show": {"job_id": "$response.body#/jobs/0/id"}}
 
 
 @blueprint.post("/v1/jobs")
@@ -72,7 +68,7 @@ _NEXT = (
             says="The job is written down.",
             kind=JobView,
             headers=("Location", "Retry-After", "Preference-Applied"),
-            links=_NEXT,
+            links=JOB_LINKS,
         ),
     },
     query=FileQuery,
@@ -235,7 +231,7 @@ def remove(job_id: str) -> Response:
 
 @blueprint.get("/v1/jobs")
 @describe(
-    {200: Answer(says="A page of jobs.", kind=JobList, headers=("Link",))},
+    {200: Answer(says="A page of jobs.", kind=JobList, headers=("Link",), links=_TO_FIRST)},
     query=JobQuery,
     problems=("invalid_parameter",),
 )

@@ -24,19 +24,35 @@ blueprint = Blueprint("models", __name__)
 logger = get_logger(__name__)
 
 _MOST_BODY_BYTES = 64 * 1024
+_TO_MODEL = {"models_show_model": {"name": "$response.body#/models/0/name"}}
+_TO_VERSION = {"models_show_version": {"name": "$response.body#/name", "version": "$response.body#/versions/0/version"}}
 _Version = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class AliasRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The body of a promotion: one version, or several by weight; and perhaps one that scores unseen beside them."""
+    """The body of a promotion, in either of the forms that follow."""
 
     version: _Version | None = None
     versions: dict[_Version, float] | None = None
     shadow: _Version | None = None
 
 
+class VersionRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A promotion to one version; and perhaps another one that scores unseen beside it."""
+
+    version: _Version
+    shadow: _Version | None = None
+
+
+class SharesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A promotion to several versions by weight; the weights add up to 1."""
+
+    versions: Annotated[dict[_Version, Annotated[float, msgspec.Meta(gt=0, le=1)]], msgspec.Meta(min_length=1)]
+    shadow: _Version | None = None
+
+
 @blueprint.get("/v1/models")
-@describe({200: Answer(says="All models.", kind=ModelList)})
+@describe({200: Answer(says="All models.", kind=ModelList, links=_TO_MODEL)})
 def list_models() -> Response:
     """List the models with their versions and aliases."""
     service = get_service()
@@ -45,7 +61,7 @@ def list_models() -> Response:
 
 
 @blueprint.get("/v1/models/<name>")
-@describe({200: Answer(says="The model.", kind=ModelView)}, problems=("unknown_model",))
+@describe({200: Answer(says="The model.", kind=ModelView, links=_TO_VERSION)}, problems=("unknown_model",))
 def show_model(name: str) -> Response:
     """Show a model, all its versions and aliases."""
     service = get_service()
@@ -66,7 +82,7 @@ def show_version(name: str, version: int) -> Response:
 @blueprint.put("/v1/models/<name>/aliases/<alias>")
 @describe(
     {200: Answer(says="The model, with its alias moved.", kind=MovedAlias)},
-    bodies={JSON: Body(kind=AliasRequest, example={"version": 3})},
+    bodies={JSON: Body(kind=(VersionRequest, SharesRequest), example={"version": 1})},
     problems=(
         "malformed_json", "malformed_file", "invalid_parameter", "incomplete_upload", "unknown_model",
         "payload_too_large", "unsupported_media_type", "model_not_ready", "overloaded",

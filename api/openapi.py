@@ -62,7 +62,7 @@ REQUEST_HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Prefer-Async": ("`respond-async`: answer with a job at once (RFC 7240).", {"type": "string"}),
     "Idempotency-Key": (
         "Names the submission (IETF draft): when it is repeated, the answer is the first job. Kept for 24 hours.",
-        {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+        {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
     ),
     "If-None-Match": ("Of an earlier answer: 304 if nothing has changed.", _TEXT),
     "Range": ("`bytes=0-499`: a part of the file.", _TEXT),
@@ -292,7 +292,7 @@ def _describe_answer(answer: Answer, schemas: _Schemas) -> Document:
         document["content"] = content
     if answer.links:
         document["links"] = {
-            name: {"operationId": name, "parameters": {"job_id": "$response.body#/id"}} for name in answer.links
+            name: {"operationId": name, "parameters": dict(parameters)} for name, parameters in answer.links.items()
         }
     return document
 

@@ -14,6 +14,15 @@ View = TypeVar("View", bound=Callable[..., Any])
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 
+#: From an answer that is a job to all that can be done with it.
+JOB_LINKS = {
+    name: {"job_id": "$response.body#/id"}
+    for name in (
+        "jobs_show", "jobs_show_result", "jobs_show_errors", "events_stream_events", "jobs_cancel", "retries_retry",
+        "jobs_remove",
+    )
+}  # fmt: skip
+
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One way in which an operation ends well.
@@ -30,8 +39,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         A body.
     headers : tuple of str
         Names in `api.openapi.HEADERS`.
-    links : tuple of str
-        Endpoints that take the ``id`` of the body.
+    links : mapping of str to mapping of str to str
+        Ids of operations by which one can go on, and where in the answer each of their parameters is.
     """
 
     says: str
@@ -39,7 +48,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     media_types: tuple[str, ...] = ()
     example: Any = None
     headers: tuple[str, ...] = ()
-    links: tuple[str, ...] = ()
+    links: Mapping[str, Mapping[str, str]] = {}
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):

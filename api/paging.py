@@ -19,7 +19,7 @@ class PageQuery(msgspec.Struct, kw_only=True):
     """Which page of a list."""
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=200, description="Records on a page.")] = 20
-    after: Annotated[str, msgspec.Meta(description="The last record of the page before.")] | None = None
+    after: Annotated[str, msgspec.Meta(description="The last record of the page before.")] = ""
 
 
 def collect_page(
@@ -49,7 +49,7 @@ def collect_page(
         At most as many records as are asked for, and the cursor of the next page.
     """
     found: list[Record] = []
-    after, looked_at, limit = query.after, 0, query.limit
+    after, looked_at, limit = query.after or None, 0, query.limit
     while looked_at < _MOST_LOOKED_AT:
         ids = list_ids(after, max(limit, 100) if filtered else limit + 1)
         if not ids:

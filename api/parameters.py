@@ -23,11 +23,24 @@ def read_query(kind: type[Parameters]) -> Parameters:
     ServiceError
         ``invalid_parameter``: which, and what was expected.
     """
-    values = dict(request.args.items())
     try:
-        return msgspec.convert(values, kind, strict=False)
+        return msgspec.convert(read_arguments(), kind, strict=False)
     except msgspec.ValidationError as error:
         raise ServiceError("invalid_parameter", explain_fault(error, kind)) from None
+
+
+def read_arguments() -> dict[str, str]:
+    """Return the parameters of the query as they stand.
+
+    Raises
+    ------
+    ServiceError
+        ``invalid_parameter``: one stands there twice, and which was meant nobody knows.
+    """
+    for name, values in request.args.lists():
+        if len(values) > 1:
+            raise ServiceError("invalid_parameter", f"{name[:100]}: expected once, given {len(values)} times.")
+    return dict(request.args.items())
 
 
 def explain_fault(error: msgspec.ValidationError, kind: Any) -> str:

@@ -15,7 +15,8 @@ from api.file_options import MEDIA_TYPES, guess_format
 from api.inputs import find_source
 from api.intake import Intake
 from api.jobs import answer_submitted, find_job
-from api.operations import JSON, Answer, Body, describe
+from api.operations import JOB_LINKS, JSON, Answer, Body, describe
+from api.parameters import read_arguments
 from api.requests_log import get_request_id, get_traceparent
 from api.service import Service, get_service
 from api.shapes import JobView
@@ -42,7 +43,7 @@ class RetryRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 @blueprint.post("/v1/jobs/<job_id>/retry")
 @describe(
-    {202: Answer(says="The new job.", kind=JobView, headers=("Location", "Retry-After"))},
+    {202: Answer(says="The new job.", kind=JobView, headers=("Location", "Retry-After"), links=JOB_LINKS)},
     headers=("Idempotency-Key",),
     bodies={JSON: Body(kind=RetryRequest, example={"model": "churn:4"})}
     | {media_type: Body() for media_type in MEDIA_TYPES.values()},
@@ -113,7 +114,7 @@ def _retry_file(service: Service, job: Job) -> Job:
         raise ServiceError("job_terminal", "Every row of this job was scored; there is nothing to retry.")
     service.admission.check_file()
     is_sent = request.mimetype not in ("", "application/json") and bool(request.content_length != 0)
-    wanted = RetryRequest(request.args.get("model", "")) if is_sent else _read_request(service)
+    wanted = RetryRequest(read_arguments().get("model", "")) if is_sent else _read_request(service)
     source = find_source(service, job.tenant, wanted.input) if wanted.input else None
     manifest = _choose_model(service, job, wanted.model)
     with service.receiving():

@@ -46,13 +46,14 @@ def score_now(service: Service, manifest: Manifest, values: Values, body: bytes)
         why the job failed.
     """
     submitted = submit_rows(service, get_tenant(), manifest, values, Options(), body)
-    job = await_job(service, submitted, WAIT_SECONDS)
+    seconds = min(WAIT_SECONDS, service.settings.max_wait_seconds)
+    job = await_job(service, submitted, seconds)
     if job is None:
         service.store.cancel(submitted.id, get_tenant())
         raise ServiceError("overloaded", "Too many requests wait for their answers here; try again.", retry_after=1)
     if not job.status.is_terminal:
         service.store.cancel(job.id, get_tenant())
-        raise ServiceError("deadline_exceeded", f"Not scored within {WAIT_SECONDS:.0f} s; the job was canceled.")
+        raise ServiceError("deadline_exceeded", f"Not scored within {seconds:g} s; the job was canceled.")
     return _take_result(service, job)
 
 

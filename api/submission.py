@@ -198,11 +198,14 @@ def read_idempotency_key() -> str:
     Raises
     ------
     ServiceError
-        ``invalid_parameter``: it is longer than 255 characters, or not printable ASCII.
+        ``invalid_parameter``: it is empty, longer than 255 characters, or not printable ASCII.
     """
-    text = request.headers.get("Idempotency-Key", "").strip()
+    given = request.headers.get("Idempotency-Key")
+    if given is None:
+        return ""
+    text = given.strip()
     key = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
-    if text and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
+    if not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
         raise ServiceError("invalid_parameter", "Idempotency-Key: expected 1 to 255 printable ASCII characters.")
     return key
 

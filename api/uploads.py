@@ -16,6 +16,7 @@ from api.file_jobs import Received, finish_digest, plan_source, submit_received
 from api.file_options import FORMATS, guess_format, read_options
 from api.forms import FormReader
 from api.intake import begin_intake
+from api.parameters import read_arguments
 from api.previews import Preview, preview_file
 from api.service import Service
 from api.submission import read_idempotency_key, resolve_model
@@ -63,7 +64,7 @@ def check_upload(media_types: tuple[str, ...]) -> None:
 
 
 def _submit_body(service: Service, tenant: str, job_id: str, upload: Upload) -> Job | Preview:
-    options, format = read_options(service, request.args), FORMATS[request.mimetype]
+    options, format = read_options(service, read_arguments()), FORMATS[request.mimetype]
     if options.input:
         raise ServiceError("invalid_parameter", "input: expected in a JSON body, without an upload.")
     manifest = resolve_model(service, options.model)  # before a byte is read: a wrong name costs nothing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
 from flask import Blueprint, Response
 
 from api.callers import get_tenant
@@ -18,16 +19,22 @@ from shared.webhooks import Delivery
 blueprint = Blueprint("webhooks", __name__)
 
 
+_TO_FIRST = {
+    name: {"delivery_id": "$response.body#/deliveries/0/id"}
+    for name in ("webhooks_show_delivery", "webhooks_replay_delivery")
+}
+
+
 class DeliveryQuery(PageQuery):
     """Which deliveries to list."""
 
-    status: Literal["pending", "delivered", "failed"] | None = None
-    job: str | None = None
+    status: Literal["pending", "delivered", "failed"] | msgspec.UnsetType = msgspec.UNSET
+    job: str = ""
 
 
 @blueprint.get("/v1/webhook-deliveries")
 @describe(
-    {200: Answer(says="A page of deliveries.", kind=DeliveryList, headers=("Link",))},
+    {200: Answer(says="A page of deliveries.", kind=DeliveryList, headers=("Link",), links=_TO_FIRST)},
     query=DeliveryQuery,
     problems=("invalid_parameter",),
 )
@@ -35,7 +42,7 @@ def list_deliveries() -> Response:
     """List the caller's deliveries, newest first, in pages."""
     service = get_service()
     query = read_query(DeliveryQuery)
-    wanted = {name: value for name, value in (("status", query.status), ("job", query.job)) if value is not None}
+    wanted = {name: value for name, value in (("status", query.status), ("job", query.job)) if value}
     found, cursor = collect_page(
         query,
         lambda after, most: service.deliveries.list_ids(get_tenant(), after=after, most=most),
