@@ -4,7 +4,8 @@
 import { encode, may } from "./console-service.js";
 
 const SHOWN_FAULTS = 20;
-const LOOKS = {
+/** How a status looks; a class of the style sheet. */
+export const LOOKS = {
   queued: "quiet", running: "now", succeeded: "good", partially_succeeded: "warn", failed: "bad", canceled: "quiet",
   expired: "warn",
 };

@@ -1,8 +1,8 @@
 // Jobs: lists of them, dead letters, and one with its progress, answers and failed rows.
 
 import {
-  button, count, facts, h, isFlat, linkJob, linkModel, plural, shorten, showProblem, showStatus, showValue, span,
-  table, time, words,
+  LOOKS, button, count, facts, h, isFlat, linkJob, linkModel, plural, shorten, showProblem, showStatus, showValue,
+  span, table, time, words,
 } from "./console-elements.js";
 import { FORMATS, Problem, ask, followJob, may, read, readLines, rest } from "./console-service.js";
 
@@ -18,7 +18,7 @@ function showProgress(job, look = "progress") {
   const { total, succeeded, failed } = job.row_counts;
   const done = succeeded + failed;
   return h("span", { class: look },
-    h("progress", { max: "1", value: String(job.progress), "aria-label": `progress of ${job.id}` }),
+    h("progress", { class: LOOKS[job.status], max: "1", value: String(job.progress), "aria-label": `progress of ${job.id}` }),
     h("span", null,
       done === total ? plural(total, "row") : `${count(done)} of ${plural(total, "row")}`,
       failed > 0 && h("span", { class: "fault" }, ` ${count(failed)} failed`)));
@@ -131,9 +131,11 @@ export function showJob({ job, result, failures = [] }) {
 
 function listChanges(job) {
   const [ended, failed] = [TERMINAL.includes(job.status), job.row_counts.succeeded < job.row_counts.total];
+  const isDeadLetter = job.kind === "rows" && job.error?.code === "worker_lost";
   return [
     !ended && button("cancel", "Cancel", { job: job.id }),
     ended && failed && job.kind === "file" && button("retry", "Score the failed rows again", { job: job.id }),
+    isDeadLetter && button("retry", "Requeue", { job: job.id }),
     ended && button("remove", "Delete", { job: job.id, verb: "Delete" }, { class: "bad" }),
   ];
 }
