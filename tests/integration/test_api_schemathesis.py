@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -38,11 +39,12 @@ def test_nothing_departs_from_the_document(
     scorer = ApiUnderTest(settings)
     with serving(tmp_path, redis_url, given, wait_until) as port, scorer.scoring():
         command = [
-            sys.executable, "-m", "schemathesis.cli", "--config-file", "tests/schemathesis/schemathesis.toml",
+            sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "tests/schemathesis/schemathesis.toml"),
             "run", f"http://127.0.0.1:{port}/openapi.json", "--header", f"Authorization: Bearer {key}",
             "--seed", SEED, "--max-examples", EXAMPLES, "--generation-database", "none", "--no-color",
         ]  # fmt: skip
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=TIMEOUT)
     scorer.close()
 
     assert done.returncode == 0, done.stdout + done.stderr
