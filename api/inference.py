@@ -184,6 +184,8 @@ def _read_request(body: bytes) -> tuple[InferenceRequest, list[list[Any]]]:
         wanted = msgspec.convert(load_document(head), InferenceRequest)
     except msgspec.ValidationError as error:
         raise ServiceError("invalid_parameter", f"{error}.") from None
+    except UnicodeEncodeError:
+        raise ServiceError("invalid_parameter", "A name or a text has half of a surrogate pair.") from None
     binaries: list[bytes | None] = []
     for tensor in wanted.inputs:
         size = tensor.parameters.get(BINARY_SIZE)

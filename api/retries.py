@@ -64,8 +64,8 @@ def retry(job_id: str) -> Response:
 
 def _retry_rows(service: Service, job: Job) -> Job:
     service.admission.check_rows()
-    if request.content_length:
-        raise ServiceError("invalid_parameter", "A dead letter is put back as it was: send no body.")
+    if request.content_length and _read_request(service) != RetryRequest():
+        raise ServiceError("invalid_parameter", "A dead letter is put back as it was: send no model and no input.")
     payload = service.store.read_payload(job.id)
     if job.status != Status.FAILED or payload is None:
         raise ServiceError("job_terminal", f"Only dead letters are put back; this rows job is {job.status}.")

@@ -18,6 +18,7 @@ from tests.conftest import WaitUntil
 from tests.front_end import serving
 
 ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "tests" / "schemathesis" / "schemathesis.toml"
 SCOPES = ("jobs:read", "jobs:write", "models:read", "models:write", "metrics:read")
 #: With these it takes half a minute. More of either finds more: SEED, EXAMPLES = "7", "100".
 SEED, EXAMPLES = "1", "6"
@@ -39,7 +40,7 @@ def test_nothing_departs_from_the_document(
     scorer = ApiUnderTest(settings)
     with serving(tmp_path, redis_url, given, wait_until) as port, scorer.scoring():
         command = [
-            sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "tests/schemathesis/schemathesis.toml"),
+            sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG),
             "run", f"http://127.0.0.1:{port}/openapi.json", "--header", f"Authorization: Bearer {key}",
             "--seed", SEED, "--max-examples", EXAMPLES, "--generation-database", "none", "--no-color",
         ]  # fmt: skip
