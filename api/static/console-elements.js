@@ -72,7 +72,7 @@ export function table(caption, columns, rows) {
   };
   const body = rows.map(([key, ...cells]) => h("tr", { role: "row", "data-key": key }, cells.map(makeCell)));
   // The roles say what the elements are by themselves, but on a narrow screen, where they are laid out as cards.
-  return h("div", { class: "table", tabindex: "0", role: "region", "aria-label": caption },
+  return h("div", { class: "table", tabindex: "0", role: "group", "aria-label": caption },
     h("table", { role: "table" },
       h("caption", { class: "unseen" }, caption),
       h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, head)), h("tbody", { role: "rowgroup" }, body)));

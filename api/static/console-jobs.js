@@ -171,14 +171,14 @@ function showPredictions(result) {
     const shares = result.probabilities?.[index];
     return isFlat(shares) ? `${(Math.max(...shares) * 100).toFixed(1)} %` : "—";
   };
-  const rows = shown.map((value, index) => [
-    String(index), count(index), showValue(value), result.probabilities ? best(index) : "",
-  ]);
+  const columns = [["Row"], ["Prediction"], ...(result.probabilities ? [["Probability", "number"]] : [])];
+  const cells = (value, index) => [count(index), showValue(value), best(index)].slice(0, columns.length);
+  const rows = shown.map((value, index) => [String(index), ...cells(value, index)]);
   const [total, batch] = [result.predictions.length, plural(result.micro_batch_rows, "row")];
   const [waited, took] = [span(result.queue_seconds), span(result.predict_seconds)];
   return [
     h("h3", null, shown.length < total ? `The first ${shown.length} of ${plural(total, "prediction")}` : "Predictions"),
-    table("Predictions", [["Row"], ["Prediction"], [result.probabilities ? "Probability" : "", "number"]], rows),
+    table("Predictions", columns, rows),
     h("p", { class: "soft" }, `Scored in a call of ${batch}, after ${waited} of waiting, in ${took}.`),
   ];
 }

@@ -54,7 +54,7 @@ def test_console_scores_a_row_and_a_file_and_shows_what_became_of_them(
         page.get_by_role("button", name="Score the file").click()
         expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("^Job job_"))
         expect(page.locator("#status")).to_have_text("partially succeeded")
-        failure = page.get_by_role("region", name="Failed rows").get_by_role("row").nth(1)
+        failure = page.get_by_role("table", name="Failed rows").get_by_role("row").nth(1)
         expect(failure).to_contain_text("<b>large</b>")
         with page.expect_download() as loading:
             page.get_by_role("button", name="Result, CSV").click()
@@ -84,7 +84,7 @@ def test_console_pauses_a_queue_and_shows_jobs_live(service: RunningService) -> 
         finally:
             client.resume_queue("diabetes:1")
         expect(page.locator("#status")).to_have_text("succeeded")
-        expect(page.get_by_role("region", name="Predictions")).to_contain_text("195.")
+        expect(page.get_by_role("table", name="Predictions")).to_contain_text("195.")
         page.once("dialog", lambda dialog: dialog.accept())
         page.get_by_role("button", name="Delete").click()
         expect(page.locator("#said")).to_contain_text("The job is gone.")

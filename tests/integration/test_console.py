@@ -108,7 +108,7 @@ def test_console_asks_for_a_key_and_shows_what_it_may_do(start_api: Callable[...
         expect(asked).to_contain_text("Send a valid key")
         asked.get_by_label("Your API key").fill(reader)
         page.keyboard.press("Enter")
-        letters = page.get_by_role("region", name="Dead letters").last
+        letters = page.get_by_role("region", name="Dead letters")
         expect(letters).to_contain_text("Scoring ended its worker")
         expect(page.get_by_role("button", name="Key of ann")).to_be_visible()
         expect(page.get_by_role("row", name="iris:1").first).to_be_visible()
@@ -147,7 +147,7 @@ def test_console_says_that_the_service_is_gone_and_goes_on_when_it_is_back(
     job_id = api.submit_rows()
     with serve(api) as origin, open_browser(origin) as visitor:
         page = visitor.open("/#/jobs")
-        row = page.get_by_role("region", name="Jobs").get_by_role("row").last
+        row = page.get_by_role("table", name="Jobs").get_by_role("row").last
         expect(row).to_contain_text("queued")
         visitor.context.set_offline(True)
         expect(page.locator("#notice")).to_contain_text("The service does not answer")
