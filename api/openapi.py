@@ -334,7 +334,8 @@ def _make_example(code: str) -> Document:
 def _describe_foreign_error(codes: list[str]) -> Document:
     says = "; ".join(PROBLEMS[code][1] for code in codes) + "."
     schema = {"type": "object", "required": ["error"], "properties": {"error": _TEXT}}
-    return {"description": says, "headers": _refer_headers(()), "content": {JSON: {"schema": schema}}}
+    headers = _refer_headers(_PROBLEM_HEADERS.get(PROBLEMS[codes[0]][0], ()))
+    return {"description": says, "headers": headers, "content": {JSON: {"schema": schema}}}
 
 
 def _describe_webhook(schemas: _Schemas) -> Document:
