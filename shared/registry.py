@@ -35,6 +35,9 @@ REMOVED_FILE = "removed.json"
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _REMOVED = re.compile(r"\.removed-[1-9][0-9]{0,8}")
 
+#: Of a file: when it was written, which it is, its size; None: it is not there.
+_Stamp = tuple[int, int, int] | None
+
 T = TypeVar("T")
 
 
@@ -45,8 +48,8 @@ class VersionExists(ValueError):
 class Registry:
     """Reads and writes the folder of models.
 
-    Reading keeps manifests in memory, because versions never change; an alias costs one `stat`. Safe to
-    share between threads.
+    Reading keeps manifests and aliases in memory; to see whether a file was replaced, or damaged, costs one `stat`.
+    Safe to share between threads.
 
     Parameters
     ----------
@@ -56,8 +59,8 @@ class Registry:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
-        self._manifests: dict[tuple[str, int], Manifest] = {}
-        self._aliases: dict[str, tuple[tuple[int, int, int], dict[str, Target]]] = {}
+        self._manifests: dict[tuple[str, int], tuple[_Stamp, Manifest]] = {}
+        self._aliases: dict[str, tuple[_Stamp, dict[str, Target]]] = {}
 
     # Reading
 
@@ -102,12 +105,13 @@ class Registry:
         BrokenManifest
             The manifest is missing, cannot be read, or is of another version.
         """
-        manifest = self._manifests.get((name, version))
-        if manifest is None or not self.version_folder(name, version).is_dir():
+        stamp = _stamp(self.version_folder(name, version) / MANIFEST_FILE)
+        known = self._manifests.get((name, version))
+        if known is None or known[0] != stamp:
             self._manifests.pop((name, version), None)
-            manifest = self._read_manifest(name, version)
-            self._manifests[name, version] = manifest
-        return manifest
+            known = (stamp, self._read_manifest(name, version))
+            self._manifests[name, version] = known
+        return known[1]
 
     def aliases(self, name: str) -> dict[str, Target]:
         """Read the aliases of a name and what each means.
@@ -118,12 +122,9 @@ class Registry:
             The aliases cannot be read.
         """
         path = self._model_folder(name) / ALIASES_FILE
-        try:
-            status = path.stat()
-        except FileNotFoundError:
+        stamp = _stamp(path)
+        if stamp is None:
             return {}
-        # Aliases are replaced, never written in place: each change is another inode.
-        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         known = self._aliases.get(name)
         if known is None or known[0] != stamp:
             read = _decode_file(path, f"{name}/{ALIASES_FILE}", dict[str, int | Target])
@@ -391,6 +392,15 @@ def _list_folders(folder: Path, pattern: re.Pattern[str]) -> list[str]:
             return [entry.name for entry in entries if pattern.fullmatch(entry.name) and entry.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Return what changes when a file does: it is replaced, which makes another inode, or written in place."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
 
 
 def _list_columns(manifest: Manifest) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,10 @@ _ENDINGS: dict[str, Format] = {
     ".skops": "skops",
     ".onnx": "onnx",
 }
+#: What unpickling says of a name that a module does not have.
+_MISSING = re.compile(r"(?:Can't get|module '[\w.]+' has no) attribute '?([\w.]+)'? on <module '([\w.]+)'")
+#: The key and the value beside it, in the state of each estimator.
+_MADE_WITH = re.compile(rb"_sklearn_version[^\d]{1,20}?(\d+\.\d+[\w.]*)")
 #: The file by which a folder is an MLflow model.
 _MLMODEL = "MLmodel"
 
@@ -131,6 +136,27 @@ def load_estimator(
         if isinstance(warning.message, InconsistentVersionWarning)
     ]
     return Estimator(estimator, others[0] if others else "")
+
+
+def describe_refusal(error: Exception) -> str:
+    """Say why an estimator could not be loaded, without what its maker's code may have put into a message.
+
+    What is missing here is named: it must be installed, or put where workers find it.
+    """
+    if isinstance(error, ModuleNotFoundError):
+        return f"it needs the module {error.name!r}, which is not here"
+    missing = _MISSING.match(str(error)) if isinstance(error, AttributeError) else None
+    if missing is None:
+        return type(error).__name__
+    name, module = missing.groups()
+    advice = "; a notebook's or a script's own code must be put into a module that workers can import"
+    return f"it needs {name!r} of {module!r}, which is not there{advice if module == '__main__' else ''}"
+
+
+def find_scikit_learn(content: bytes) -> str:
+    """Find the version of scikit-learn that a pickle was made with; nothing if it is compressed, or does not say."""
+    found = _MADE_WITH.search(content)
+    return found.group(1).decode() if found else ""
 
 
 def _load(content: bytes, kind: Format, trusted_types: Sequence[str], classes: Sequence[Label] | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from typing import Any
 
@@ -17,7 +18,7 @@ from shared.references import BrokenManifest, UnknownModel
 from shared.registry import MANIFEST_FILE, Registry
 from shared.values import Values
 from worker.backends import EstimatorRunner, Runner, open_runner
-from worker.formats import load_estimator
+from worker.formats import describe_refusal, load_estimator
 from worker.golden import WrongAnswer, check_golden_sample, read_golden_rows
 from worker.onnx_session import GraphRefused
 from worker.scoring import Outcome, check_shape, find_likeliest
@@ -142,8 +143,12 @@ def check_files(registry: Registry, name: str, version: int, trust: Trust) -> No
     ModelNotReady
         They are missing, altered or not signed.
     """
-    manifest, content, graph = _read_version(registry, name, version, trust)
-    _check_all_bytes(manifest, content, graph)
+    manifest = _read_manifest(registry, name, version)
+    if trust.signing_key:
+        _read_signed(registry, manifest, trust)
+    for described in (manifest, manifest.backend.graph):
+        if described is not None:
+            _check_file(registry, manifest, described)
 
 
 def open_model(manifest: Manifest, content: bytes, graph: bytes | None, trust: Trust) -> LoadedModel:
@@ -176,14 +181,18 @@ def open_model(manifest: Manifest, content: bytes, graph: bytes | None, trust: T
 
 
 def _read_version(registry: Registry, name: str, version: int, trust: Trust) -> tuple[Manifest, bytes, bytes | None]:
-    try:
-        manifest = registry.manifest(name, version)
-    except (UnknownModel, BrokenManifest) as error:
-        raise ModelNotReady(f"{name}:{version}", error.detail) from error
+    manifest = _read_manifest(registry, name, version)
     described = manifest.backend.graph
     names = [manifest.file] if described is None else [manifest.file, described.file]
     content, *graphs = _read_files(registry, manifest, names, trust)
     return manifest, content, graphs[0] if graphs else None
+
+
+def _read_manifest(registry: Registry, name: str, version: int) -> Manifest:
+    try:
+        return registry.manifest(name, version)
+    except (UnknownModel, BrokenManifest) as error:
+        raise ModelNotReady(f"{name}:{version}", error.detail) from error
 
 
 def _check_all_bytes(manifest: Manifest, content: bytes, graph: bytes | None) -> None:
@@ -226,12 +235,29 @@ def _read_signed(registry: Registry, manifest: Manifest, trust: Trust) -> dict[s
 
 
 def _check_bytes(manifest: Manifest, described: Manifest | GraphFile, content: bytes) -> None:
-    if len(content) != described.size:
+    _check_size(manifest, described, len(content))
+    _check_digest(manifest, described, hashlib.sha256(content).hexdigest())
+
+
+def _check_file(registry: Registry, manifest: Manifest, described: Manifest | GraphFile) -> None:
+    """Check a file without holding it in memory."""
+    try:
+        with (registry.version_folder(manifest.name, manifest.version) / described.file).open("rb") as file:
+            _check_size(manifest, described, os.fstat(file.fileno()).st_size)
+            _check_digest(manifest, described, hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        raise ModelNotReady(manifest.reference, f"{described.file} cannot be read ({error.strerror})") from error
+
+
+def _check_size(manifest: Manifest, described: Manifest | GraphFile, size: int) -> None:
+    if size != described.size:
         raise ModelNotReady(
-            manifest.reference,
-            f"{described.file} has {len(content)} bytes; its manifest says {described.size}",
+            manifest.reference, f"{described.file} has {size} bytes; its manifest says {described.size}"
         )
-    if hashlib.sha256(content).hexdigest() != described.sha256:
+
+
+def _check_digest(manifest: Manifest, described: Manifest | GraphFile, sha256: str) -> None:
+    if sha256 != described.sha256:
         raise ModelNotReady(manifest.reference, f"{described.file} is not the file whose SHA-256 was registered")
 
 
@@ -253,7 +279,8 @@ def _load_estimator(manifest: Manifest, content: bytes) -> Any:
             content, manifest.format, trusted_types=manifest.trusted_types, classes=manifest.signature.classes
         ).estimator
     except Exception as error:  # a pickle runs the model's own code, which may raise anything
-        raise ModelNotReady(manifest.reference, f"{manifest.file} cannot be loaded ({type(error).__name__})") from error
+        reason = describe_refusal(error)
+        raise ModelNotReady(manifest.reference, f"{manifest.file} cannot be loaded ({reason})") from error
 
 
 def _check_classes(manifest: Manifest, estimator: Any) -> npt.NDArray[Any] | None:

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterable
 
 from shared.logs import get_logger
-from shared.references import BrokenManifest, UnknownModel
+from shared.references import BrokenManifest
 from shared.registry import Registry
 from worker.duty import Duty
+from worker.file_watch import FileWatch, stamp_files
 from worker.model_cache import ModelCache
 from worker.models import ModelNotReady
 
@@ -47,6 +48,8 @@ class Preparer:
         self._asked: frozenset[str] = frozenset()
         self._answers: dict[str, str] = {}
         self._failed: dict[tuple[str, int], tuple[object, float]] = {}
+        self._aliased: set[tuple[str, int]] = set()
+        self._watch = FileWatch(registry, models, duty)
         self._wake = threading.Event()
         self._stopped = False
 
@@ -70,9 +73,17 @@ class Preparer:
         """Return what became of each preparation that is asked for: nothing, or why it failed."""
         return dict(self._answers)
 
+    def list_not_ready(self) -> dict[str, str]:
+        """Return why versions cannot be loaded, as far as that is known."""
+        return self._watch.list_damaged() | self._models.list_not_ready()
+
     def prepare_aliased(self) -> None:
-        """Load the versions that aliases point to, as far as they fit beside each other; let idle others go."""
+        """Load the versions that aliases point to, as far as they fit beside each other; let idle others go.
+
+        Those that could not be loaded for a job are tried again too, since nobody else would.
+        """
         aliased: set[tuple[str, int]] = set()
+        failed = {_parse_reference(reference) for reference in self._models.list_not_ready()}
         for name in self._registry.names():
             if not self._duty.takes_model(name):
                 continue
@@ -80,10 +91,12 @@ class Preparer:
             with contextlib.suppress(BrokenManifest):  # of the aliases: the API says so to whoever uses them
                 versions = self._registry.aliased_versions(name)
             aliased |= {(name, version) for version in versions}
+            versions |= {version for other, version in failed if other == name}
             for version in sorted(versions, reverse=True):
                 if self._is_due(name, version):
                     self._prepare(name, version)
                     self._tell()
+        self._aliased = aliased
         self._models.let_idle_go(aliased, _IDLE_SECONDS)
 
     def answer_asked(self) -> None:
@@ -103,6 +116,8 @@ class Preparer:
             try:
                 self.answer_asked()
                 self.prepare_aliased()
+                if self._watch.look(self._aliased):
+                    self._tell()
             except Exception:  # without this thread no promotion would ever be answered
                 logger.exception("models could not be prepared; it is tried again")
 
@@ -110,7 +125,7 @@ class Preparer:
         if self._models.has(name, version) or not self._models.fits(name, version):
             return False
         failed = self._failed.get((name, version))
-        return failed is None or failed[0] != self._stamp(name, version) or time.monotonic() > failed[1]
+        return failed is None or failed[0] != stamp_files(self._registry, name, version) or time.monotonic() > failed[1]
 
     def _answer(self, name: str, version: int) -> str:
         try:
@@ -122,7 +137,7 @@ class Preparer:
 
     def _prepare(self, name: str, version: int) -> str:
         """Load a version; return why it is not ready, or nothing."""
-        stamp = self._stamp(name, version)
+        stamp = stamp_files(self._registry, name, version)
         try:
             self._models.get(name, version)
         except ModelNotReady as error:
@@ -133,16 +148,11 @@ class Preparer:
         self._failed.pop((name, version), None)
         return ""
 
-    def _stamp(self, name: str, version: int) -> object:
-        """Return what changes when the files of a version do."""
-        stamps = []
-        with contextlib.suppress(OSError, UnknownModel):
-            for path in sorted(self._registry.version_folder(name, version).iterdir()):
-                status = path.stat()
-                stamps.append((path.name, status.st_mtime_ns, status.st_size))
-        return stamps
-
 
 def _parse_asked(member: str) -> tuple[str, int]:
-    name, _, version = member.partition(" ")[0].partition(":")
+    return _parse_reference(member.partition(" ")[0])
+
+
+def _parse_reference(reference: str) -> tuple[str, int]:
+    name, _, version = reference.partition(":")
     return name, int(version)

@@ -109,7 +109,7 @@ class WorkerProcess:
             "queues": self._duty.kinds,
             "models": self._duty.models,
             "warm": self._models.list_warm(),
-            "not_ready": self._models.list_not_ready(),
+            "not_ready": self._preparer.list_not_ready(),
             "answers": self._preparer.list_answers(),
             "host": socket.gethostname(),
             "pid": os.getpid(),

@@ -6,17 +6,21 @@ answers as it should, write it.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
 import platform
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import packages_distributions
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import joblib
+import sklearn
 
 from shared.backend import Backend
 from shared.manifest import Description, Detail, Format, Manifest, Origin
@@ -29,6 +33,8 @@ from worker.formats import (
     FILES,
     ModelFile,
     UnreadableModel,
+    describe_refusal,
+    find_scikit_learn,
     list_unknown_types,
     load_estimator,
     read_model_file,
@@ -234,7 +240,8 @@ def _register(
     )
 
     def check(manifest: Manifest) -> None:
-        open_model(manifest, artifact.content, choice.graph, Trust())
+        with _leave_notebook():
+            open_model(manifest, artifact.content, choice.graph, Trust())
 
     def sign(files: Mapping[str, bytes]) -> Mapping[str, bytes]:
         key = notes.get("sign_with")
@@ -283,11 +290,29 @@ def _open_file(path: Path, file: ModelFile, trusted: tuple[str, ...]) -> Artifac
     try:
         loaded = load_estimator(file.content, file.format, trusted_types=trusted, classes=classes)
     except Exception as error:  # a pickle runs its maker's code, which may raise anything
-        raise UnreadableModel(
-            f"{path.name} cannot be loaded as {file.format}: {type(error).__name__}: {error}"
-        ) from error
+        raise UnreadableModel(f"{path.name} cannot be loaded as {file.format}: {_explain(error, file)}") from error
     made_with = loaded.other_scikit_learn or file.scikit_learn
     return Artifact(file.content, loaded.estimator, file.format, made_with, trusted, origin)
+
+
+def _explain(error: Exception, file: ModelFile) -> str:
+    """Say why a file cannot be loaded; another scikit-learn is the likeliest reason, whatever the error says."""
+    made_with = file.scikit_learn or find_scikit_learn(file.content)
+    other = f"it was made with scikit-learn {made_with} and this worker has {sklearn.__version__}; "
+    reason = describe_refusal(error)
+    said = f"{reason}: {error}" if reason == type(error).__name__ else reason
+    return (other if made_with and made_with != sklearn.__version__ else "") + said
+
+
+@contextlib.contextmanager
+def _leave_notebook() -> Iterator[None]:
+    """Hide what is defined in the notebook or script that runs: no worker has it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def ensure_champion(registry: Registry, name: str) -> None:

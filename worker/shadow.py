@@ -6,6 +6,7 @@ neither delay a job for long nor fail one.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shared import metrics
-from shared.references import BrokenManifest
+from shared.references import BrokenManifest, UnknownModel
 from shared.registry import Registry
+from shared.signature import Signature
 from shared.values import Values, recode_values
 from worker.models import LoadedModel
 from worker.scoring import Outcome, score_values
@@ -80,11 +82,10 @@ class ShadowScorer:
             Whether nothing else waits; otherwise they are counted as skipped.
         """
         labels = (name, str(version), str(shadow))
-        model = self._peek(name, shadow)
-        signature = self._registry.manifest(name, version).signature
+        model, signature = self._peek(name, shadow), self._find_signature(name, version)
         for values, outcome in batches:
             began = self._clock()
-            if model is None or not is_idle or began < self._not_before:
+            if model is None or signature is None or not is_idle or began < self._not_before:
                 metrics.SHADOW_ROWS.labels(*labels, "skipped").inc(len(values))
                 continue
             own_values = recode_values(values, signature, model.manifest.signature)
@@ -92,6 +93,11 @@ class ShadowScorer:
             taken = self._clock() - began
             self._not_before = self._clock() + taken * (1 / TIME_SHARE - 1)
             _count(labels, outcome, own, comparable=signature.classes == model.manifest.signature.classes)
+
+    def _find_signature(self, name: str, version: int) -> Signature | None:
+        with contextlib.suppress(UnknownModel, BrokenManifest):  # it was removed or damaged since
+            return self._registry.manifest(name, version).signature
+        return None
 
 
 def compare(outcome: Outcome, own: Outcome, *, comparable: bool = True) -> tuple[npt.NDArray[np.bool_], float | None]:

@@ -12,6 +12,7 @@ from shared.aliases import Target
 from shared.registry import Registry
 from tests.small_models import register_small_models
 from worker.duty import Duty
+from worker.file_watch import FileWatch
 from worker.model_cache import ModelCache, read_resident_bytes
 from worker.models import ModelNotReady
 from worker.preparer import Preparer
@@ -236,3 +237,88 @@ def test_a_damaged_version_is_tried_again_when_its_files_change(registry: Regist
     preparer.prepare_aliased()
 
     assert "line:1" in cache.list_warm()
+
+
+def test_a_version_that_failed_for_a_job_is_tried_again_when_its_files_change(registry: Registry) -> None:
+    """No alias points to it, so nobody else would try; until then it says why, and no job is taken for it."""
+    mend = damage(registry.version_folder("line", 2) / "model.joblib")
+    cache = ModelCache(registry, Trust())
+    preparer, _ = make_preparer(registry, cache)
+    with pytest.raises(ModelNotReady):
+        cache.get("line", 2)
+    preparer.prepare_aliased()
+    assert list(preparer.list_not_ready()) == ["line:2"]
+
+    mend()
+    preparer.prepare_aliased()
+
+    assert preparer.list_not_ready() == {}
+    assert "line:2" in cache.list_warm()
+
+
+def look(watch: FileWatch, kept: set[tuple[str, int]] | None = None) -> bool:
+    """Let a watch look at all versions; tell whether it has something to say."""
+    said = [watch.look(kept or set()) for _ in range(8)]
+    return any(said)
+
+
+def test_damaged_files_of_a_version_that_nobody_uses_are_found(registry: Registry) -> None:
+    """A flipped bit, a file cut off, a missing one: known before the version is needed, and gone when it is mended."""
+    cache = ModelCache(registry, Trust())
+    cache.get("iris", 1)
+    watch = FileWatch(registry, cache, ALL, lambda: 0.0)
+    assert not look(watch)
+    flipped = registry.version_folder("line", 2) / "model.joblib"
+    content = flipped.read_bytes()
+    flipped.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    mends = [
+        lambda: flipped.write_bytes(content) and None,
+        damage(registry.version_folder("line", 3) / "model.joblib"),
+        damage(registry.version_folder("iris", 1) / "model.joblib"),
+        damage(registry.version_folder("line", 1) / "model.joblib"),
+    ]
+    shutil.move(registry.version_folder("iris", 2) / "model.joblib", registry.root / "away")
+
+    assert look(watch, {("line", 1)})
+
+    found = watch.list_damaged()
+    assert sorted(found) == ["iris:2", "line:2", "line:3"]  # not what is warm, nor what is prepared for an alias
+    assert "not the file whose SHA-256 was registered" in found["line:2"]
+    assert "its manifest says" in found["line:3"]
+    assert "cannot be read" in found["iris:2"]
+    assert not look(watch, {("line", 1)})
+    for mend in mends:
+        mend()
+    shutil.rmtree(registry.version_folder("iris", 2))
+    assert look(watch)
+    assert watch.list_damaged() == {}
+
+
+def test_looking_at_files_takes_a_tenth_of_the_time_at_most(registry: Registry) -> None:
+    """Reading large files must not keep a process from its jobs."""
+    now = [100.0]
+
+    def read_clock() -> float:
+        now[0] += 1.0
+        return now[0]
+
+    damage(registry.version_folder("line", 2) / "model.joblib")
+    damage(registry.version_folder("line", 3) / "model.joblib")
+    watch = FileWatch(registry, ModelCache(registry, Trust()), ALL, read_clock)
+
+    counts = []
+    for _ in range(60):
+        watch.look(set())
+        counts.append(len(watch.list_damaged()))
+
+    assert counts[-1] == 2
+    assert counts.index(2) - counts.index(1) >= 4
+
+
+def test_a_dedicated_worker_looks_at_the_files_of_its_models(registry: Registry) -> None:
+    """Those of others are none of its business."""
+    damage(registry.version_folder("line", 2) / "model.joblib")
+
+    watch = FileWatch(registry, ModelCache(registry, Trust()), Duty(("rows",), ("iris",)), lambda: 0.0)
+
+    assert not look(watch)

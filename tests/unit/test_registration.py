@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ from onnx import TensorProto, helper
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from skops import io as skops_io
 
 from shared.aliases import point_at
@@ -341,6 +345,49 @@ def test_from_python_an_estimator_or_a_file_is_registered(registry: Registry, sa
     assert registry.aliases("iris") == {"champion": point_at(1)}
 
 
+def double(features: Any) -> Any:
+    """Double; a test says that it is of a notebook."""
+    return features * 2
+
+
+def test_a_model_with_code_of_a_notebook_is_refused(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It loads where it was made and in no worker, so its registration says what to do, and writes nothing."""
+    monkeypatch.setattr(double, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "double", double, raising=False)
+    model = make_pipeline(FunctionTransformer(double), LinearRegression()).fit(FRAME, IRIS.target)
+
+    with pytest.raises(ModelNotReady, match=r"needs 'double' of '__main__'.*a module that workers can import"):
+        register(model, "notebook", FRAME, models=registry.root)
+
+    assert registry.names() == []
+    assert sys.modules["__main__"].double is double
+
+
+def test_a_model_whose_library_is_not_here_says_which(registry: Registry, sample: Path, tmp_path: Path) -> None:
+    """Whoever is on call must know what to install."""
+    module = double.__module__.encode()
+    elsewhere = (b"away." + b"x" * len(module))[: len(module)]  # as long: a pickle says how long its texts are
+    (tmp_path / "away.pkl").write_bytes(pickle.dumps(double).replace(module, elsewhere))
+
+    with pytest.raises(UnreadableModel, match="it needs the module 'away', which is not here"):
+        register_file(tmp_path / "away.pkl", "away", registry=registry, sample=read_sample(sample))
+
+
+def test_a_file_of_an_older_scikit_learn_that_cannot_be_read_says_so(
+    registry: Registry, sample: Path, tmp_path: Path
+) -> None:
+    """The reason is the other version, not the name of something inside scikit-learn that has moved since."""
+
+    class Moved:
+        def __reduce__(self) -> Any:
+            return getattr, ({"_sklearn_version": "1.5.2"}, "moved")
+
+    (tmp_path / "old.pkl").write_bytes(pickle.dumps(Moved()))
+
+    with pytest.raises(UnreadableModel, match=r"made with scikit-learn 1\.5\.2 and this worker has"):
+        register_file(tmp_path / "old.pkl", "old", registry=registry, sample=read_sample(sample))
+
+
 def test_a_parquet_sample_is_a_csv_sample(tmp_path: Path, sample: Path) -> None:
     """Either form of the sample gives the same frame."""
     read_sample(sample).to_parquet(tmp_path / "train.parquet")
@@ -428,11 +475,13 @@ def test_a_manifest_that_was_read_before_it_was_altered_and_signed_is_not_truste
     """What vouches for a model in memory is what was signed, not what stood there at another time."""
     register_file(write_joblib(tmp_path), "iris", registry=registry, sample=read_sample(sample), sign_with=keys["ours"])
     path = registry.version_folder("iris", 1) / "manifest.json"
-    signed = path.read_bytes()
-    path.write_text(json.dumps(json.loads(signed) | {"metrics": {"accuracy": 2.0}}))
+    signed, status = path.read_bytes(), path.stat()
+    path.write_bytes(signed.replace(b'"max_batch_rows": null', b'"max_batch_rows": 1000'))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     reader = Registry(registry.root)
-    reader.manifest("iris", 1)
+    assert reader.manifest("iris", 1).max_batch_rows == 1000
     path.write_bytes(signed)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     with pytest.raises(ModelNotReady, match=r"manifest\.json was changed after it was first read"):
         load_model(reader, "iris", 1, Trust(signing_key=str(keys["ours.pub"])))

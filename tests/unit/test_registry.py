@@ -86,14 +86,27 @@ def test_a_moved_alias_is_seen_by_a_reader_that_had_the_old_one(registry: Regist
     assert reader.resolve("churn").version == 2
 
 
-def test_a_cached_manifest_is_not_read_again(registry: Registry) -> None:
-    """A version that was read once is served from memory, since versions never change."""
+def test_a_manifest_is_read_once_and_again_when_its_file_changes(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that has it in memory still sees that it was damaged, is gone, or was put back."""
     write(registry)
-    registry.manifest("churn", 1)
+    read = registry.manifest("churn", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read again"))
+        assert registry.resolve("churn:1") is read
+    path = registry.version_folder("churn", 1) / "manifest.json"
+    content = path.read_bytes()
 
-    (registry.version_folder("churn", 1) / "manifest.json").unlink()
+    path.write_bytes(content[:-20])
+    with pytest.raises(BrokenManifest, match="is not JSON"):
+        registry.manifest("churn", 1)
+    path.unlink()
+    with pytest.raises(BrokenManifest, match="cannot be read"):
+        registry.resolve("churn:1")
+    path.write_bytes(content)
 
-    assert registry.resolve("churn:1").version == 1
+    assert registry.manifest("churn", 1) == read
 
 
 @pytest.mark.parametrize(

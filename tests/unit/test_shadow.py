@@ -153,3 +153,13 @@ def test_aliases_that_cannot_be_read_have_no_shadow(registry: Registry) -> None:
     (registry.root / "pay" / "aliases.json").write_text("{")
 
     assert ShadowScorer(registry, lambda *_: None).find_shadow("pay", 1) is None
+
+
+def test_a_version_whose_manifest_was_damaged_since_has_its_rows_skipped(registry: Registry) -> None:
+    """Its jobs were committed; there is nothing to compare the shadow's columns with."""
+    model, batch, before = load_model(registry, "pay", 2), make_batch(registry), read_counts()
+    (registry.version_folder("pay", 1) / "manifest.json").write_text("{")
+
+    ShadowScorer(registry, lambda *_: model, Clock()).score("pay", 1, 2, [batch], is_idle=True)
+
+    assert subtract(before) == {"skipped": 4}
