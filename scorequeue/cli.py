@@ -13,7 +13,7 @@ import typer
 
 from scorequeue import __version__, console
 from scorequeue.client import DEFAULT_URL, Client
-from scorequeue.commands import files, jobs, keys, models, queues, webhooks
+from scorequeue.commands import dead_letters, files, jobs, keys, models, queues, webhooks
 from scorequeue.commands.backup import backup, restore
 from scorequeue.commands.demo import demo
 from scorequeue.commands.up import up
@@ -38,7 +38,9 @@ app = typer.Typer(
         "Exit codes: 0 done, 1 the job failed, 2 wrong use, 3 the service cannot be reached."
     ),
 )
-for name, noun in (("queues", queues), ("models", models), ("keys", keys), ("webhooks", webhooks)):
+for name, noun in (
+    ("queues", queues), ("dead-letters", dead_letters), ("models", models), ("keys", keys), ("webhooks", webhooks),
+):  # fmt: skip
     app.add_typer(noun.app, name=name)
 for command in (jobs.submit, jobs.status, jobs.result, jobs.errors, jobs.cancel, files.score, files.retry):
     app.command()(command)

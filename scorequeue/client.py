@@ -222,6 +222,10 @@ class Client:
                 yield Job(self.transport, record)
             path, query = _next_page(response), None
 
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """List your jobs that were given up, newest first, each with its ``error``."""
+        return _read_list(self.transport.fetch_json("/v1/dead-letters"), "dead_letters")
+
     def webhook_deliveries(self, *, status: str | None = None, most: int = 20) -> list[dict[str, Any]]:
         """List the newest of your webhook deliveries: to where, of which job, what came of it."""
         query = {"status": status, "limit": min(most, 200)}

@@ -163,6 +163,26 @@ def test_cancel_says_what_became_of_the_job(service: RecordedService, run: Run) 
     assert run("cancel", JOB_ID) == (0, f"{JOB_ID} canceled\n", "")
 
 
+def test_dead_letters_are_listed_put_back_and_dropped(service: RecordedService, run: Run) -> None:
+    """A dead letter is shown with its reason; put back it has a new id; dropped it is deleted."""
+    error = {"code": "worker_lost", "detail": "it ended its worker three times"}
+    service.play("GET", "/v1/dead-letters", {"dead_letters": [job_record("failed", error=error)]})
+    service.play("GET", JOB, job_record("failed", error=error))
+    service.play("POST", f"{JOB}/retry", Answer(job_record("queued", id="job_new"), 202))
+    service.play("DELETE", JOB, Answer(status=204))
+
+    code, output, _ = run("dead-letters", "list")
+
+    assert code == 0
+    header, line = (text.split("\t") for text in output.splitlines())
+    assert header == ["id", "model", "rows", "finished_at", "code", "detail"]
+    assert (line[0], line[2], line[4], line[5]) == (JOB_ID, "1", "worker_lost", error["detail"])
+    assert json.loads(run("dead-letters", "list", "--json")[1])[0]["error"] == error
+    assert run("dead-letters", "retry", JOB_ID) == (0, "job_new\n", "")
+    assert run("dead-letters", "drop", JOB_ID) == (0, f"{JOB_ID} dropped\n", "")
+    assert [request.method for request in service.requests[-2:]] == ["GET", "DELETE"]
+
+
 def test_jobs_are_lines_for_a_pipe(service: RecordedService, run: Run) -> None:
     """Where the output is no terminal, a table is tab-separated lines, as many as asked for."""
     service.play("GET", "/v1/jobs", {"jobs": [job_record(), job_record("failed"), job_record()]})
