@@ -276,6 +276,13 @@ document.addEventListener("change", (event) => {
   if (form) FORMS.filters(form);
 });
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
-addEventListener("hashchange", () => caller.tenant && showPage().focus());
+addEventListener("hashchange", () => {
+  if (!caller.tenant) return;
+  const { name } = document.activeElement;
+  const heading = showPage();
+  // Who chose a filter by keyboard goes on there; on another page a reader begins at its heading.
+  const filter = name && document.querySelector(`[data-form=filters] [name=${name}]`);
+  (filter || heading).focus();
+});
 start();
 showState();

@@ -139,6 +139,26 @@ def test_console_asks_for_a_key_and_shows_what_it_may_do(start_api: Callable[...
         assert page.evaluate("sessionStorage.length") == 0
 
 
+def test_jobs_are_filtered_by_keyboard(start_api: Callable[..., ApiUnderTest]) -> None:
+    """A filter that is changed by a key keeps the focus, is in the address, and the list shows what fits."""
+    api = start_api()
+    rows, file = api.submit_rows(), api.submit_file(b"a,b\n1,2\n", "line")
+    with serve(api) as origin, open_browser(origin) as visitor:
+        page = visitor.open("/#/jobs")
+        links = page.get_by_role("table", name="Jobs").locator("a.mono")
+        expect(links).to_have_count(2)
+        page.get_by_label("Kind").focus()
+        page.keyboard.press("ArrowDown")
+        expect(links).to_have_count(1)
+        expect(links).to_have_attribute("href", f"#/jobs/{rows}")
+        expect(page.get_by_label("Kind")).to_be_focused()
+        page.keyboard.press("ArrowDown")
+        expect(links).to_have_attribute("href", f"#/jobs/{file}")
+        assert page.url == f"{origin}/#/jobs?kind=file"
+        page.go_back()
+        expect(links).to_have_attribute("href", f"#/jobs/{rows}")
+
+
 def test_console_says_that_the_service_is_gone_and_goes_on_when_it_is_back(
     start_api: Callable[..., ApiUnderTest],
 ) -> None:
