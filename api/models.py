@@ -153,7 +153,8 @@ def _describe_version(service: Service, name: str, version: int, fleet: Fleet) -
 
 
 def describe_manifest(manifest: Manifest) -> dict[str, Any]:
-    """Return what callers may know of a version: all but the rows of its training data."""
+    """Return what callers may know of a version: all but what its training data were like."""
     document: dict[str, Any] = msgspec.to_builtins(manifest)
     golden = document.pop("golden_sample")
+    del document["quality"]
     return document | {"golden_rows": 0 if golden is None else len(golden["rows"])}

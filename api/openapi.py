@@ -102,6 +102,7 @@ _TAG_OF = {
     "inference": "compatible",
     "invocations": "compatible",
     "pages": "service",
+    "quality": "models",
 }
 
 _ABOUT = """\

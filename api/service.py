@@ -32,6 +32,7 @@ from shared.filestore import FileStore
 from shared.keys import KeyStore
 from shared.limits import Limiter
 from shared.logs import get_logger
+from shared.quality_counts import QualityCounts
 from shared.registry import Registry
 from shared.settings import Settings
 from shared.store import JobStore
@@ -72,6 +73,7 @@ class Service:
             make_spans(settings.stall_seconds, settings.max_wait_seconds), settings.min_bytes_per_second
         )
         self._places = ReceivingPlaces(settings.receiving_clients)
+        self.quality = QualityCounts(self.store.client)
         self.deliveries = DeliveryStore(self.store.client)
         self.webhooks = WebhookSender(settings, self.deliveries, self.store)
         self.waiters = Waiters(settings.redis_url, settings.waiting_clients)

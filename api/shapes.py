@@ -196,6 +196,74 @@ class ModelList(TypedDict):
     models: list[ModelView]
 
 
+class TrainingColumn(TypedDict):
+    """A column of the training sample."""
+
+    name: str
+    missing: Count
+
+
+class ScoreBinsView(TypedDict):
+    """How the scores of the training sample were distributed."""
+
+    name: Annotated[str, Meta(description="As the column of a scored file.")]
+    edges: Annotated[list[float], Meta(description="Bin i is above edge i - 1 and not above edge i.")]
+    counts: list[Count]
+
+
+class TrainingQuality(TypedDict):
+    """The training sample."""
+
+    rows: Count
+    columns: list[TrainingColumn]
+    scores: list[ScoreBinsView]
+
+
+class CountedColumn(TypedDict):
+    """Rows with an unusual value in a column; `refused` are those that did not reach the model, by code."""
+
+    name: str
+    missing: Count
+    unseen: Count
+    out_of_range: Count
+    refused: dict[str, Count]
+
+
+class CountedScore(TypedDict):
+    """A distribution of scores."""
+
+    name: str
+    psi: Annotated[float | None, Meta(description="Population stability index against the training sample.")]
+    psi_by_chance: Annotated[float | None, Meta(description="What so few rows would have without any shift.")]
+    counts: list[Count]
+
+
+class CountedQuality(TypedDict):
+    """What was counted of a version."""
+
+    rows: Count
+    since: Time | None
+    columns: list[CountedColumn]
+    scores: list[CountedScore]
+
+
+class VersionQuality(TypedDict):
+    """The data quality of a version."""
+
+    version: int
+    training: TrainingQuality | None
+    total: CountedQuality
+    recent: CountedQuality
+
+
+class ModelQuality(TypedDict):
+    """The data quality of a model's versions."""
+
+    name: str
+    recent_since: Time
+    versions: list[VersionQuality]
+
+
 class Attempt(TypedDict):
     """One attempt to deliver a webhook."""
 

@@ -256,6 +256,11 @@ class Client:
         answer: dict[str, Any] = self.transport.fetch_json(f"/v1/models/{quote(name, safe='')}")
         return answer
 
+    def model_quality(self, name: str) -> dict[str, Any]:
+        """Describe what the rows of each version of a model were like, and how its scores have shifted."""
+        answer: dict[str, Any] = self.transport.fetch_json(f"/v1/models/{quote(name, safe='')}/quality")
+        return answer
+
     def model_version(self, reference: str) -> dict[str, Any]:
         """Describe the version that a reference means now: signature, SHA-256, metrics from training.
 

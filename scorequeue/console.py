@@ -164,6 +164,33 @@ def tabulate_speeds(version: Mapping[str, Any]) -> tuple[list[str], list[list[An
     return ["rows_a_call", "scikit-learn_rows/s", f"{other_name}_rows/s", "times", "run_by"], rows
 
 
+def list_shifts(quality: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Make a table of the scores of a model's versions, in this hour and the one before."""
+    columns = ["version", "rows", "recent_rows", "score", "recent_psi", "psi_by_chance"]
+    return columns, [
+        [
+            version["version"],
+            version["total"]["rows"],
+            version["recent"]["rows"],
+            score["name"],
+            *("-" if score[key] is None else score[key] for key in ("psi", "psi_by_chance")),
+        ]
+        for version in quality["versions"]
+        for score in version["recent"]["scores"]
+    ]
+
+
+def list_unusual(quality: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Make a table of the columns of a model's versions that had unusual values."""
+    counted = ["missing", "unseen", "out_of_range"]
+    return ["version", "column", *counted, "refused"], [
+        [version["version"], column["name"], *(column[key] for key in counted), sum(column["refused"].values())]
+        for version in quality["versions"]
+        for column in version["total"]["columns"]
+        if column["refused"] or any(column[key] for key in counted)
+    ]
+
+
 class ProgressView:
     """Shows the steps of a long call: a bar a step on a terminal, else a line now and then.
 

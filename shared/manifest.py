@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from shared.backend import Backend
+from shared.quality import QualityReference
 from shared.signature import Signature
 
 Detail = str | int | float | bool | None
@@ -75,6 +76,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin = Origin()
     #: In which way rows are run, and what was measured.
     backend: Backend = Backend()
+    #: What data and scores of the training sample were like. None: registered before that was counted.
+    quality: QualityReference | None = None
 
 
 class Manifest(Description, frozen=True, kw_only=True):

@@ -19,6 +19,8 @@ from prometheus_client.registry import REGISTRY
 
 from shared.fleet import Fleet
 from shared.jobs import STREAMS, Status, parse_queue
+from shared.quality_counts import QualityCounts
+from shared.quality_metrics import collect_quality
 from shared.registry import Registry
 from shared.store import JobStore, QueueState
 from shared.wakeups import CELERY_QUEUES
@@ -134,6 +136,7 @@ def collect_queues(store: JobStore, models: Registry) -> list[Metric]:
         workers = store.list_workers()
         ages = store.read_heartbeat_ages()
         told = DeliveryStore(store.client).read_counts()
+        quality = collect_quality(QualityCounts(store.client), models.all_versions())
     except redis.RedisError:
         up.add_metric([], 0)
         return [up, info]
@@ -145,6 +148,7 @@ def collect_queues(store: JobStore, models: Registry) -> list[Metric]:
         *_describe_workers(workers, ages),
         _describe_webhooks(told),
         *_describe_readiness(models, Fleet(workers.values())),
+        *quality,
     ]
 
 

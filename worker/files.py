@@ -27,8 +27,10 @@ from worker.isolation import CALL_ROWS, IsolationFailed, score_isolated
 from worker.lease import Lease
 from worker.models import LoadedModel, ModelNotReady
 from worker.open_files import OpenFiles
+from worker.quality import QualityCounter
 from worker.rows import is_warm_elsewhere
 from worker.scoring import Outcome, RowError, score_values
+from worker.shadow import Scored
 from worker.trust import Trust
 
 #: After this long a task gives way to other queues; a chunk takes about half a second.
@@ -53,6 +55,7 @@ class ChunkScorer:
     registry : Registry
     load_model : callable
         Name and version to a warmed model; raises `ModelNotReady`.
+    quality : QualityCounter
     lease : Lease
     publisher : WakeupPublisher
     settings : Settings
@@ -64,6 +67,7 @@ class ChunkScorer:
         files: FileStore,
         registry: Registry,
         load_model: Callable[[str, int], LoadedModel],
+        quality: QualityCounter,
         lease: Lease,
         publisher: WakeupPublisher,
         settings: Settings,
@@ -72,6 +76,7 @@ class ChunkScorer:
         self._files = files
         self._registry = registry
         self._load_model = load_model
+        self._quality = quality
         self._lease = lease
         self._publisher = publisher
         self._settings = settings
@@ -175,7 +180,8 @@ class ChunkScorer:
         if job.document.traceparent:
             structlog.contextvars.bind_contextvars(trace_id=tracing.find_trace_id(job.document.traceparent))
         began = time.perf_counter()
-        scored = self._score_chunk(claim, job.document, self._choose_predictor(name, version, claim))
+        watched = _WatchedPredictor(self._choose_predictor(name, version, claim))
+        scored = self._score_chunk(claim, job.document, watched)
         entry = self._write_parts(claim, scored)
         stored, wake = self._store.commit_chunk(
             self._lease.owner,
@@ -195,12 +201,23 @@ class ChunkScorer:
             attributes: dict[str, str | int] = {"model": f"{name}:{version}", "rows": claim.rows, "jobs": 1}
             tracing.record_micro_batch(tracer, seconds, [job.document.traceparent], attributes)
         metrics.ROWS.labels(*labels, "succeeded", "").inc(scored.succeeded)
-        for code, count in _count_codes(scored).items():
+        faults = _count_faults(scored)
+        for (_, code), count in faults.items():
             metrics.ROWS.labels(*labels, "failed", code).inc(count)
-        if not stored:
+        if stored:
+            self._count_quality(name, version, watched, faults)
+        else:
             metrics.STALE_COMMITS.labels(*labels).inc()
             logger.warning("a chunk was no longer ours; its result was refused", job=claim.id, chunk=claim.chunk)
             self._remove_left_part(claim)
+
+    def _count_quality(
+        self, name: str, version: int, watched: _WatchedPredictor, faults: Counter[tuple[str | None, str]]
+    ) -> None:
+        manifest = self._registry.manifest(name, version)
+        if watched.seen is not None and watched.seen.outcome.calls:
+            self._quality.count(manifest, *watched.seen)
+        self._quality.count_refused(manifest, faults)
 
     def _remove_left_part(self, claim: Claim) -> None:
         """Remove what was written for a job that was deleted or canceled meanwhile: its cleaning may be over."""
@@ -253,6 +270,19 @@ class ChunkScorer:
         )
 
 
+class _WatchedPredictor:
+    """Remembers the rows that it scores, and their answers."""
+
+    def __init__(self, predict: Callable[[Values], Outcome]) -> None:
+        self._predict = predict
+        self.seen: Scored | None = None
+
+    def __call__(self, values: Values) -> Outcome:
+        outcome = self._predict(values)
+        self.seen = Scored(values, outcome)
+        return outcome
+
+
 def _fail_rows(values: Values, code: str, detail: str) -> Outcome:
     error = RowError(code, detail)
     return Outcome(np.zeros(len(values)), errors=dict.fromkeys(range(len(values)), error), calls=0)
@@ -277,5 +307,7 @@ def _describe_stop(job: Job, scored: ScoredChunk) -> bytes:
     )
 
 
-def _count_codes(scored: ScoredChunk) -> Counter[str]:
-    return Counter(msgspec.json.decode(line)["code"] for line in scored.errors.splitlines())
+def _count_faults(scored: ScoredChunk) -> Counter[tuple[str | None, str]]:
+    """Count the rows that failed, by column and code."""
+    faults = map(msgspec.json.decode, scored.errors.splitlines())
+    return Counter((fault["column"], fault["code"]) for fault in faults)

@@ -11,6 +11,7 @@ from shared.blobs import open_blobs
 from shared.connection import connect
 from shared.filestore import FileStore
 from shared.logs import get_logger
+from shared.quality_counts import QualityCounts
 from shared.registry import Registry
 from shared.settings import Settings
 from shared.store import JobStore
@@ -21,6 +22,7 @@ from worker.lease import Lease
 from worker.model_cache import ModelCache
 from worker.models import LoadedModel
 from worker.preparer import Preparer
+from worker.quality import QualityCounter
 from worker.rows import RowsScorer
 from worker.shadow import ShadowScorer
 from worker.trust import Trust
@@ -48,7 +50,8 @@ class WorkerProcess:
         self._tasks = 0
         store = JobStore(connect(settings.redis_url, timeout_seconds=_REDIS_TIMEOUT_SECONDS))
         lease_store = JobStore(connect(settings.redis_url))
-        self._stores = (store, lease_store)
+        quality = QualityCounts(connect(settings.redis_url))
+        self._clients = (store.client, lease_store.client, quality.client)
         self._preparer = Preparer(self._registry, self._models, self._duty, self._tell)
         self._lease = Lease(
             lease_store, settings.lease_seconds, self._describe, self._duty.list_served(), self._preparer.ask
@@ -56,9 +59,12 @@ class WorkerProcess:
         self._is_started = False
         publisher = WakeupPublisher(settings)
         files = FileStore(open_blobs(settings.file_store))
+        self.quality = QualityCounter(quality)
         shadows = ShadowScorer(self._registry, self._models.peek)
-        self._rows = RowsScorer(store, files, self.load_model, shadows, self._lease, publisher, settings)
-        self._chunks = ChunkScorer(store, files, self._registry, self.load_model, self._lease, publisher, settings)
+        self._rows = RowsScorer(store, files, self.load_model, shadows, self.quality, self._lease, publisher, settings)
+        self._chunks = ChunkScorer(
+            store, files, self._registry, self.load_model, self.quality, self._lease, publisher, settings
+        )
 
     def start(self) -> None:
         """Warm the versions that aliases point to, then say that this process is ready; others load on demand."""
@@ -67,18 +73,20 @@ class WorkerProcess:
         self._lease.start()
         self._is_started = True
         self._preparer.start()
+        self.quality.start()
         logger.info(
             "worker process ready",
             owner=self._lease.owner, warm=self._models.list_warm(), seconds=round(time.monotonic() - began, 3),
         )  # fmt: skip
 
     def stop(self) -> None:
-        """Give up the lease, and close the connections."""
+        """Hand on what was counted, give up the lease, and close the connections."""
         self._preparer.stop()
         self._chunks.stop()
+        self.quality.stop()
         self._lease.stop()
-        for store in self._stores:
-            store.client.close()
+        for client in self._clients:
+            client.close()
 
     def score_rows(self, queue: str) -> str:
         """Score rows jobs of a queue; return a line for people."""

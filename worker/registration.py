@@ -20,11 +20,14 @@ from types import ModuleType
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import joblib
+import msgspec
 import sklearn
 
 from shared.backend import Backend
 from shared.manifest import Description, Detail, Format, Manifest, Origin
+from shared.quality import QualityReference
 from shared.registry import CHAMPION, Registry
+from shared.values import Values
 from worker.backend_choice import Choice, choose_backend
 from worker.backend_speeds import measure_speeds
 from worker.backends import EstimatorRunner
@@ -44,10 +47,14 @@ from worker.models import open_model
 from worker.nested import walk_estimators
 from worker.onnx_model import read_labels
 from worker.origin import find_origin
+from worker.quality import make_reference
 from worker.samples import list_columns, read_sample
+from worker.scoring import Outcome
 from worker.signatures import Rows
 from worker.trust import SIGNATURE_FILE, Trust, sign_files
 
+#: Rows whose values and scores are the reference of data quality.
+REFERENCE_ROWS = 20_000
 #: Libraries without which no version is made; those of the model's own classes come beside them.
 _ALWAYS = ("numpy", "scikit-learn")
 
@@ -238,6 +245,8 @@ def _register(
         origin=artifact.origin or find_origin(Path.cwd()),
         backend=choice.backend,
     )
+    quality = _measure_quality(description, runner, described.values)
+    description = msgspec.structs.replace(description, quality=quality)
 
     def check(manifest: Manifest) -> None:
         with _leave_notebook():
@@ -262,6 +271,13 @@ def _choose_backend(artifact: Artifact, runner: EstimatorRunner, described: Desc
     return choose_backend(
         artifact.estimator, described.values, columns, labels_follow=described.labels_from_probabilities
     )
+
+
+def _measure_quality(description: Description, runner: EstimatorRunner, sample: Values) -> QualityReference:
+    """Count what is missing in the sample, and how its scores are distributed."""
+    values = sample[:: math.ceil(len(sample) / REFERENCE_ROWS)]
+    probabilities = runner.answer(values) if runner.gives_probabilities else None
+    return make_reference(description, values.matrix, Outcome(runner.predict(values), probabilities))
 
 
 def _read_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

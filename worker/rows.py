@@ -20,6 +20,7 @@ from shared.values import Values, join_values
 from shared.wakeups import WakeupPublisher
 from worker.lease import Lease
 from worker.models import LoadedModel, ModelNotReady
+from worker.quality import QualityCounter
 from worker.scoring import Outcome, score_values
 from worker.shadow import MOST_ROWS, Scored, ShadowScorer
 
@@ -42,6 +43,7 @@ class RowsScorer:
     load_model : callable
         Name and version to a warmed model; raises `ModelNotReady`.
     shadows : ShadowScorer
+    quality : QualityCounter
     lease : Lease
     publisher : WakeupPublisher
     settings : Settings
@@ -53,6 +55,7 @@ class RowsScorer:
         files: FileStore,
         load_model: Callable[[str, int], LoadedModel],
         shadows: ShadowScorer,
+        quality: QualityCounter,
         lease: Lease,
         publisher: WakeupPublisher,
         settings: Settings,
@@ -61,6 +64,7 @@ class RowsScorer:
         self._files = files
         self._load_model = load_model
         self._shadows = shadows
+        self._quality = quality
         self._lease = lease
         self._publisher = publisher
         self._settings = settings
@@ -172,6 +176,7 @@ class RowsScorer:
             self._drop_result(end)
         stages["commit"] = time.perf_counter() - began
         _count(name, version, claimed, units, outcome, stages, max_rows, stored)
+        self._count_quality(model, values, outcome, units, stored)
         if tracer := tracing.find_tracer():
             self._trace(tracer, units, outcome, f"{name}:{version}", sum(stages.values()))
         return outcome.calls, newer, Scored(values, outcome)
@@ -211,6 +216,20 @@ class RowsScorer:
                 readable.append(unit)
                 parts.append(values)
         return readable, parts, newer
+
+    def _count_quality(
+        self, model: LoadedModel, values: Values, outcome: Outcome, units: list[Claim], stored: list[bool]
+    ) -> None:
+        """Count values and scores of what was stored: whoever scores the others counts them."""
+        if all(stored):
+            self._quality.count(model.manifest, values, outcome)
+            return
+        start = 0
+        for unit, is_stored in zip(units, stored, strict=True):
+            stop = start + unit.rows
+            if is_stored:
+                self._quality.count(model.manifest, values[start:stop], outcome.slice(start, stop))
+            start = stop
 
     def _keep_result(self, end: RowsOutcome) -> RowsOutcome:
         """Put a large result into the file store, before the commit that refers to it."""

@@ -52,6 +52,26 @@ def show_model(
         console.print_table(columns, speeds, empty="")
 
 
+@app.command("quality")
+def show_quality(
+    context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")], as_json: JsonOption = False
+) -> None:
+    """Show what a model's rows were like: missing, unseen, out of range; and how its scores have shifted.
+
+    A PSI above 0.25 is a large shift, if it is well above what chance alone gives so few rows.
+    """
+    quality = get_client(context).model_quality(name)
+    if as_json:
+        console.print_json(quality)
+        return
+    columns, scores = console.list_shifts(quality)
+    console.print_table(columns, scores, empty="no scores are counted")
+    columns, values = console.list_unusual(quality)
+    if values:
+        console.print_text("")
+        console.print_table(columns, values, empty="")
+
+
 @app.command("register")
 def register_model(
     context: typer.Context,

@@ -222,6 +222,22 @@ def test_models_are_listed_and_shown(service: RecordedService, run: Run) -> None
     assert json.loads(run("models", "show", "churn:1", "--json")[1]) == version
 
 
+def test_the_quality_of_a_model_is_two_tables(service: RecordedService, run: Run) -> None:
+    """One of its scores and their shift, one of the columns that had unusual values, and of no others."""
+    usual = {"name": "a", "missing": 0, "unseen": 0, "out_of_range": 0, "refused": {}}
+    unusual = {"name": "b", "missing": 2, "unseen": 0, "out_of_range": 7, "refused": {"type_error": 1, "missing": 2}}
+    score = {"name": "prediction", "psi": 0.31, "psi_by_chance": 0.02, "counts": [1, 2]}
+    recent = {"rows": 3, "columns": [], "scores": [score, score | {"psi": None, "psi_by_chance": None}]}
+    version = {"version": 4, "recent": recent, "total": {"rows": 90, "columns": [usual, unusual], "scores": []}}
+    service.play("GET", "/v1/models/churn/quality", {"name": "churn", "versions": [version]})
+
+    lines = run("models", "quality", "churn")[1].splitlines()
+
+    assert lines[1:3] == ["4\t90\t3\tprediction\t0.31\t0.02", "4\t90\t3\tprediction\t-\t-"]
+    assert lines[4:] == ["version\tcolumn\tmissing\tunseen\tout_of_range\trefused", "4\tb\t2\t0\t7\t3"]
+    assert json.loads(run("models", "quality", "churn", "--json")[1])["name"] == "churn"
+
+
 def test_a_version_shows_what_was_measured_and_what_runs_it(service: RecordedService, run: Run) -> None:
     """A line for each size of call: rows/s of each backend, and which of them runs calls of that size; and why."""
     measured = [

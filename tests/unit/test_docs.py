@@ -128,7 +128,7 @@ def list_metrics() -> Iterator[str]:
         if isinstance(value, MetricWrapperBase):
             for family in value.describe():
                 yield family.name + ("_total" if family.type == "counter" else "")
-    source = (ROOT / "shared" / "metrics.py").read_text()
+    source = "".join((ROOT / "shared" / name).read_text() for name in ("metrics.py", "quality_metrics.py"))
     for kind, name in re.findall(r'(Counter|Gauge)MetricFamily\(\s*"(scorequeue_[a-z_]+)"', source):
         yield f"{name}_total" if kind == "Counter" else name
 

@@ -226,7 +226,7 @@ def list_exposed_series() -> Iterator[str]:
         if isinstance(value, MetricWrapperBase):
             for family in value.describe():
                 yield from name_series(family)
-    described = (ROOT / "shared" / "metrics.py").read_text()
+    described = "".join((ROOT / "shared" / name).read_text() for name in ("metrics.py", "quality_metrics.py"))
     for kind, name in re.findall(r'(Counter|Gauge)MetricFamily\(\s*"(scorequeue_[a-z_]+)"', described):
         yield f"{name}_total" if kind == "Counter" else name
 
