@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any
 
 import msgspec
@@ -143,13 +144,21 @@ def _describe_version(service: Service, name: str, version: int, fleet: Fleet) -
         manifest = service.registry.manifest(name, version)
     except BrokenManifest as error:
         state = {"ready": False, "not_ready_reason": error.detail, "warm_processes": 0}
-        return {"name": name, "version": version, **state}
+        return {"name": name, "version": version, "aliases": _list_aliases(service, name, version), **state}
     fault = fleet.find_fault(manifest.reference)
     return describe_manifest(manifest) | {
+        "aliases": _list_aliases(service, name, version),
         "ready": fault is None,
         "not_ready_reason": fault,
         "warm_processes": fleet.warm[manifest.reference],
     }
+
+
+def _list_aliases(service: Service, name: str, version: int) -> list[str]:
+    """List the aliases of which a version is a part, as their shadow too."""
+    with contextlib.suppress(BrokenManifest):
+        return sorted(alias for alias, meant in service.registry.aliases(name).items() if version in meant.all_versions)
+    return []
 
 
 def describe_manifest(manifest: Manifest) -> dict[str, Any]:

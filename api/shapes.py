@@ -168,6 +168,7 @@ class VersionView(TypedDict):
 
     name: str
     version: Annotated[int, Meta(ge=1)]
+    aliases: Annotated[list[str], Meta(description="Those of which it is a part, with a share or as their shadow.")]
     ready: Annotated[bool, Meta(description="False if a worker process could not load it and none has it warm.")]
     not_ready_reason: str | None
     warm_processes: Count

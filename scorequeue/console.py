@@ -30,6 +30,8 @@ from scorequeue import transfer
 
 #: Seconds between two lines of progress when nobody watches a bar: a log should stay readable.
 _LINE_SECONDS = 5.0
+#: Of a column, in the table of what a version reads.
+_SHOWN_CATEGORIES = 8
 _STEP_WORDS = {"upload": "Uploading", "score": "Scoring", "download": "Downloading"}
 _STATUS_STYLES = {
     "succeeded": "green",
@@ -139,13 +141,34 @@ def flatten_version(version: Mapping[str, Any]) -> dict[str, Any]:
         "version": version.get("version"),
         "task": signature.get("task"),
         "classes": signature.get("classes"),
-        "columns": ", ".join(column["name"] for column in signature.get("columns") or ()),
+        "aliases": ", ".join(version.get("aliases") or ()),
     }
     return {
         **first,
         **{name: value for name, value in version.items() if name not in (*first, "signature", "backend")},
         "backend": ": ".join(str(backend[key]) for key in ("name", "reason") if backend.get(key)),
     }
+
+
+def tabulate_columns(version: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Make a table of what a version reads: a row for each column, in the model's order."""
+    signature = version.get("signature") or {}
+    rows = [
+        [column["name"], column.get("type"), "yes" if column.get("nullable") else "no", _describe_values(column)]
+        for column in signature.get("columns") or ()
+    ]
+    return ["column", "type", "may_be_missing", "seen_in_training"], rows
+
+
+def _describe_values(column: Mapping[str, Any]) -> str:
+    """Say what a column held in training, and that nothing else is taken, if that is so."""
+    if categories := column.get("categories"):
+        shown = ", ".join(map(str, categories[:_SHOWN_CATEGORIES]))
+        more = f" and {len(categories) - _SHOWN_CATEGORIES} more" if len(categories) > _SHOWN_CATEGORIES else ""
+        return shown + more + ("; others are refused" if column.get("unseen") == "error" else "")
+    if column.get("min") is None:
+        return ""
+    return f"{column['min']:g} to {column['max']:g}"
 
 
 def tabulate_speeds(version: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:

@@ -95,7 +95,10 @@ def _check_answers(runner: EstimatorRunner, sample: Rows, values: Values, signat
     """
     estimator, rows = runner.estimator, runner.framer.make(values)
     before = rows.copy()
-    labels = np.asarray(estimator.predict(rows))
+    try:
+        labels = np.asarray(estimator.predict(rows))
+    except Exception as error:  # each library refuses in its own way
+        raise ValueError(f"the model cannot score the sample: {type(error).__name__}: {error}") from error
     if labels.shape != (len(rows),):
         raise ValueError(f"one answer a row is expected; predict gave the shape {labels.shape} for {len(rows)} rows")
     if not _are_same(labels, np.asarray(estimator.predict(sample))):

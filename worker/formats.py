@@ -45,13 +45,23 @@ class UnreadableModel(ValueError):
     """A file cannot be read as a model; the message says why."""
 
 
+class Input(NamedTuple):
+    """A column that a file says its model reads."""
+
+    name: str
+    #: As MLflow calls it; empty: it does not say.
+    type: str = ""
+    #: Whether it may be missing.
+    optional: bool = False
+
+
 class ModelFile(NamedTuple):
     """A user's file or folder, read: what will be kept of it, and what it says of itself."""
 
     content: bytes
     format: Format
-    #: Names of the columns that it says the model reads; none if it does not say.
-    columns: tuple[str, ...] = ()
+    #: The columns that it says the model reads; none if it does not say.
+    inputs: tuple[Input, ...] = ()
     #: The scikit-learn that it says the model was made with.
     scikit_learn: str = ""
     mlflow_run: str = ""
@@ -176,14 +186,14 @@ def _read_mlflow(folder: Path) -> ModelFile:
     document = _read_mlmodel(folder)
     flavors = document.get("flavors") or {}
     signature = document.get("signature") or {}
-    columns, run = _read_columns(signature.get("inputs")), str(document.get("run_id") or "")
+    inputs, run = _read_inputs(signature.get("inputs")), str(document.get("run_id") or "")
     if isinstance(sklearn := flavors.get("sklearn"), dict):
         path = _find_inside(folder, sklearn.get("pickled_model"))
         is_skops = sklearn.get("serialization_format") == "skops" or path.suffix == ".skops"
         version = str(sklearn.get("sklearn_version") or "")
-        return ModelFile(path.read_bytes(), "skops" if is_skops else "pickle", columns, version, run)
+        return ModelFile(path.read_bytes(), "skops" if is_skops else "pickle", inputs, version, run)
     if isinstance(onnx := flavors.get("onnx"), dict):
-        return ModelFile(_find_inside(folder, onnx.get("data")).read_bytes(), "onnx", columns, mlflow_run=run)
+        return ModelFile(_find_inside(folder, onnx.get("data")).read_bytes(), "onnx", inputs, mlflow_run=run)
     known = ", ".join(flavors) or "none"
     raise UnreadableModel(f"{folder.name}/{_MLMODEL}: expected the flavor sklearn or onnx; it has {known}")
 
@@ -208,11 +218,15 @@ def _find_inside(folder: Path, name: Any) -> Path:
     return path
 
 
-def _read_columns(inputs: Any) -> tuple[str, ...]:
-    """Return the names in a signature's inputs, which are JSON inside of YAML; a tensor has none."""
+def _read_inputs(inputs: Any) -> tuple[Input, ...]:
+    """Return the columns in a signature's inputs, which are JSON inside of YAML; a tensor has none."""
     try:
         columns = json.loads(inputs) if isinstance(inputs, str) else inputs or []
-        return tuple(str(column["name"]) for column in columns if "name" in column and column.get("type") != "tensor")
+        return tuple(
+            Input(str(column["name"]), str(column.get("type") or ""), column.get("required") is False)
+            for column in columns
+            if "name" in column and column.get("type") != "tensor"
+        )
     except (ValueError, TypeError) as error:
         raise UnreadableModel(f"{_MLMODEL}: its signature cannot be read ({type(error).__name__})") from error
 

@@ -27,6 +27,7 @@ from shared.backend import Backend
 from shared.manifest import Description, Detail, Format, Manifest, Origin
 from shared.quality import QualityReference
 from shared.registry import CHAMPION, Registry
+from shared.signature import Signature
 from shared.values import Values
 from worker.backend_choice import Choice, choose_backend
 from worker.backend_speeds import measure_speeds
@@ -34,6 +35,7 @@ from worker.backends import EstimatorRunner
 from worker.description import Described, describe_model
 from worker.formats import (
     FILES,
+    Input,
     ModelFile,
     UnreadableModel,
     describe_refusal,
@@ -48,7 +50,7 @@ from worker.nested import walk_estimators
 from worker.onnx_model import read_labels
 from worker.origin import find_origin
 from worker.quality import make_reference
-from worker.samples import list_columns, read_sample
+from worker.samples import SampleMismatch, list_columns, read_sample
 from worker.scoring import Outcome
 from worker.signatures import Rows
 from worker.trust import SIGNATURE_FILE, Trust, sign_files
@@ -57,6 +59,8 @@ from worker.trust import SIGNATURE_FILE, Trust, sign_files
 REFERENCE_ROWS = 20_000
 #: Libraries without which no version is made; those of the model's own classes come beside them.
 _ALWAYS = ("numpy", "scikit-learn")
+#: What values of MLflow's types are in JSON.
+_HOLDS = {"string": "text", "boolean": "boolean"} | dict.fromkeys(("integer", "long", "float", "double"), "number")
 
 
 class Notes(TypedDict, total=False):
@@ -96,6 +100,8 @@ class Artifact(NamedTuple):
     scikit_learn: str = ""
     trusted_types: tuple[str, ...] = ()
     origin: Origin | None = None
+    #: What its file says of the columns that it reads.
+    inputs: tuple[Input, ...] = ()
 
 
 def register(
@@ -218,7 +224,7 @@ def register_file(
     file = read_model_file(path, kind)
     trusted = _choose_trusted(file, trusted_types)
     artifact = _open_file(path, file, trusted)
-    columns = list_columns(sample, artifact.estimator, columns=file.columns, target=target)
+    columns = list_columns(sample, artifact.estimator, columns=[column.name for column in file.inputs], target=target)
     rows = sample[columns] if hasattr(artifact.estimator, "feature_names_in_") else sample[columns].to_numpy()
     return _register(artifact, name, registry, rows, columns, notes)
 
@@ -228,6 +234,7 @@ def _register(
 ) -> Manifest:
     """Describe a model by its sample, check it as a worker would, and write it as a new version."""
     described = describe_model(artifact.estimator, sample, columns)
+    described = described._replace(signature=_apply_inputs(described.signature, artifact.inputs))
     runner = EstimatorRunner(artifact.estimator, described.signature.columns)
     choice = _choose_backend(artifact, runner, described)
     description = Description(
@@ -261,6 +268,30 @@ def _register(
     )
     ensure_champion(registry, name)
     return manifest
+
+
+def _apply_inputs(signature: Signature, inputs: Sequence[Input]) -> Signature:
+    """Hold a signature from a sample against what the model's file says; let what it calls optional be missing.
+
+    Raises
+    ------
+    SampleMismatch
+        A column of the sample holds something else than the file says.
+    """
+    said = {column.name: column for column in inputs}
+    columns = []
+    for column in signature.columns:
+        known = said.get(column.name, Input(column.name))
+        holds = _HOLDS.get(known.type, column.holds)
+        if holds != column.holds:
+            raise SampleMismatch(
+                f"MLmodel says that the column {column.name!r} is of type {known.type}; in the sample it holds"
+                f" {column.holds}s (a Parquet file keeps types that CSV does not)"
+            )
+        # A whole number or a truth value has no way to be missing in the frame that the model was trained on.
+        may_miss = known.optional and column.type in ("double", "string", "category")
+        columns.append(msgspec.structs.replace(column, nullable=column.nullable or may_miss))
+    return msgspec.structs.replace(signature, columns=tuple(columns))
 
 
 def _choose_backend(artifact: Artifact, runner: EstimatorRunner, described: Described) -> Choice:
@@ -308,7 +339,7 @@ def _open_file(path: Path, file: ModelFile, trusted: tuple[str, ...]) -> Artifac
     except Exception as error:  # a pickle runs its maker's code, which may raise anything
         raise UnreadableModel(f"{path.name} cannot be loaded as {file.format}: {_explain(error, file)}") from error
     made_with = loaded.other_scikit_learn or file.scikit_learn
-    return Artifact(file.content, loaded.estimator, file.format, made_with, trusted, origin)
+    return Artifact(file.content, loaded.estimator, file.format, made_with, trusted, origin, file.inputs)
 
 
 def _explain(error: Exception, file: ModelFile) -> str:

@@ -17,10 +17,21 @@ _TRIED_ROWS = 8
 
 
 def add_known_categories(columns: Sequence[Column], estimator: Any) -> tuple[Column, ...]:
-    """Add to the texts that a sample happens to have those that the model's own encoders know."""
+    """Add to the texts that a sample happens to have those that the model's own encoders know.
+
+    Raises
+    ------
+    ValueError
+        An encoder knows texts of a column in which the sample has numbers: it would take none of them for known.
+    """
     known: dict[int, set[str]] = {}
     for position, labels in find_encoded(estimator, range(len(columns))):
         known.setdefault(position, set()).update(label for label in labels if isinstance(label, str))
+        if columns[position].holds == "number" and any(isinstance(label, str) for label in labels):
+            raise ValueError(
+                f"column {columns[position].name!r} holds numbers in the sample, and the model was fitted on texts, as"
+                f" {labels[0]!r} (a Parquet file keeps texts that look like numbers)"
+            )
     return tuple(_add_texts(column, known.get(index, set())) for index, column in enumerate(columns))
 
 

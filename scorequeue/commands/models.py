@@ -40,16 +40,16 @@ def show_model(
     name: Annotated[str, typer.Argument(metavar="MODEL", help="name, name@alias or name:version.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show a model's version: columns, metrics from training, evidence, how fast it is run."""
+    """Show a model's version: what it reads and answers, metrics from training, evidence, how fast it is run."""
     version = get_client(context).model_version(name)
     if as_json:
         console.print_json(version)
         return
     console.print_record(console.flatten_version(version))
-    columns, speeds = console.tabulate_speeds(version)
-    if speeds:
-        console.print_text("")
-        console.print_table(columns, speeds, empty="")
+    for columns, rows in (console.tabulate_columns(version), console.tabulate_speeds(version)):
+        if rows:
+            console.print_text("")
+            console.print_table(columns, rows, empty="")
 
 
 @app.command("quality")

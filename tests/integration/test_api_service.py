@@ -197,6 +197,7 @@ def test_models_are_described(api: ApiUnderTest) -> None:
     assert (version["signature"]["task"], version["signature"]["classes"]) == ("classification", IRIS_CLASSES)
     assert len(version["sha256"]) == 64
     assert (version["format"], version["warm_processes"]) == ("joblib", 0)
+    assert version["aliases"] == ["champion"]
 
     api.make_worker()
     assert api.http.get("/v1/models/line/versions/1").get_json()["warm_processes"] == 1

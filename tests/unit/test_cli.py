@@ -208,17 +208,30 @@ def test_queues_are_listed_paused_and_resumed(service: RecordedService, run: Run
 
 
 def test_models_are_listed_and_shown(service: RecordedService, run: Run) -> None:
-    """A model's line says what it is; showing it names its columns."""
-    signature = {"columns": [{"name": "a"}, {"name": "b"}], "task": "regression", "classes": None}
-    version = {"name": "churn", "version": 1, "signature": signature}
+    """A model's line says what it is; showing it says of each column what it takes."""
+    columns = [
+        {"name": "a", "type": "double", "nullable": False, "min": 0.5, "max": 20},
+        {"name": "b", "type": "string", "nullable": True, "categories": list("vwxyzabcde"), "unseen": "error"},
+        {"name": "c", "type": "string", "categories": ["x"], "unseen": "pass"},
+        {"name": "d"},
+    ]
+    signature = {"columns": columns, "task": "regression", "classes": None}
+    version = {"name": "churn", "version": 1, "signature": signature, "aliases": ["champion", "next"]}
     model = {"name": "churn", "aliases": {"champion": 1}, "versions": [version]}
     service.play("GET", "/v1/models", {"models": [model]})
     service.play("GET", "/v1/models/churn", model)
     service.play("GET", "/v1/models/churn/versions/1", version)
 
-    assert run("models", "list")[1].splitlines()[1] == "churn\t1\tregression\t2\tchampion\tready"
-    shown = [line.split() for line in run("models", "show", "churn")[1].splitlines()]
-    assert ["columns", "a,", "b"] in shown
+    assert run("models", "list")[1].splitlines()[1] == "churn\t1\tregression\t4\tchampion\tready"
+    shown = run("models", "show", "churn")[1].splitlines()
+    assert ["aliases", "champion,", "next"] in [line.split() for line in shown]
+    assert shown[-5:] == [
+        "column\ttype\tmay_be_missing\tseen_in_training",
+        "a\tdouble\tno\t0.5 to 20",
+        "b\tstring\tyes\tv, w, x, y, z, a, b, c and 2 more; others are refused",
+        "c\tstring\tno\tx",
+        "d\t\tno\t",
+    ]
     assert json.loads(run("models", "show", "churn:1", "--json")[1]) == version
 
 

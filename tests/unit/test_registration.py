@@ -20,9 +20,10 @@ from onnx import TensorProto, helper
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from skops import io as skops_io
 
 from shared.aliases import point_at
@@ -283,6 +284,52 @@ def test_mlflow_names_the_columns_of_a_model_without_names(registry: Registry, s
     assert manifest.signature.column_names == tuple(COLUMNS)
     assert manifest.origin.mlflow_run == "c0ffee"
     assert manifest.origin.file == "iris-mlflow"
+
+
+def test_mlflow_says_what_may_be_missing_and_of_which_type(registry: Registry, sample: Path, tmp_path: Path) -> None:
+    """An optional input is nullable though the sample has no gap; a sample of another type is refused."""
+    folder = write_mlflow(tmp_path)
+    model = make_pipeline(SimpleImputer(), LogisticRegression(max_iter=500)).fit(FRAME, LABELS)
+    (folder / "model.pkl").write_bytes(pickle.dumps(model))
+    document = yaml.safe_load((folder / "MLmodel").read_text())
+
+    def describe(**changes: Any) -> None:
+        inputs = [{"type": "double", "name": name, "required": True} for name in COLUMNS]
+        inputs[1].update(changes)
+        document["signature"]["inputs"] = json.dumps(inputs)
+        (folder / "MLmodel").write_text(yaml.safe_dump(document))
+
+    describe(required=False)
+    manifest = register_file(folder, "iris", registry=registry, sample=read_sample(sample))
+    describe(type="string")
+    with pytest.raises(SampleMismatch, match="'sepal_width' is of type string; in the sample it holds numbers"):
+        register_file(folder, "iris", registry=registry, sample=read_sample(sample))
+
+    assert [column.nullable for column in manifest.signature.columns] == [False, True, False, False]
+
+
+def test_texts_that_look_like_numbers_are_not_taken_for_numbers(registry: Registry, tmp_path: Path) -> None:
+    """A CSV sample makes numbers of zip codes, of which the encoder would know none and say nothing."""
+    frame = pd.DataFrame({"zip": ["02139", "10115", "75001"] * 5})
+    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(frame, ["a", "b", "c"] * 5)
+    joblib.dump(model, tmp_path / "zip.joblib")
+    frame.to_csv(tmp_path / "train.csv", index=False)
+    frame.to_parquet(tmp_path / "train.parquet")
+
+    with pytest.raises(
+        ValueError, match="'zip' holds numbers in the sample, and the model was fitted on texts, as '02139'"
+    ):
+        register_file(tmp_path / "zip.joblib", "zip", registry=registry, sample=read_sample(tmp_path / "train.csv"))
+    register_file(tmp_path / "zip.joblib", "zip", registry=registry, sample=read_sample(tmp_path / "train.parquet"))
+
+
+def test_a_sample_that_the_model_cannot_score_says_so(registry: Registry) -> None:
+    """The library's own words come behind what they are about."""
+    gap = FRAME.copy()
+    gap.iloc[3, 1] = np.nan
+
+    with pytest.raises(ValueError, match="the model cannot score the sample: ValueError: "):
+        register(MODEL, "iris", gap, models=registry.root)
 
 
 def test_another_scikit_learn_is_refused_unless_it_is_allowed(registry: Registry, sample: Path, tmp_path: Path) -> None:
