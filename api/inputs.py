@@ -81,7 +81,9 @@ def find_source(service: Service, tenant: str, address: str) -> Source:
     ServiceError
         ``invalid_parameter`` or ``not_found``.
     """
-    prefixes = [prefix.replace("{tenant}", tenant) for prefix in service.settings.input_prefixes.split(",") if prefix]
+    allowed_here = filter(None, (prefix.strip() for prefix in service.settings.input_prefixes.split(",")))
+    # A prefix is a folder: what only begins like it is not in it, as the files of a tenant with a longer name.
+    prefixes = [prefix.replace("{tenant}", tenant).rstrip("/") + "/" for prefix in allowed_here]
     allowed = any(address.startswith(prefix) and address != prefix for prefix in prefixes)
     # To S3 ".." is a name like others; a store that keeps its objects in folders may see more in it.
     if not allowed or {".", ".."} & set(address.split("/")):

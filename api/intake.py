@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -19,8 +20,10 @@ from shared.records import RecordScanner
 
 _CHUNK_SECONDS = 0.5
 _FIRST_CHUNK_ROWS = 10_000
-#: Below this a chunk's own cost counts for more than the model's.
+#: Below this a chunk's own cost counts for more than the model's, and so does it in the speed that is learned.
 _FEWEST_CHUNK_ROWS = 500
+#: But no chunk of a slow model may last so long that it is taken for one that hangs.
+_LONGEST_CHUNK_SECONDS = 10.0
 
 
 class Scanner(Protocol):
@@ -163,19 +166,30 @@ def list_column_faults(columns: Sequence[str], needed: Sequence[str]) -> list[Fa
     ]
 
 
-def _guess_rows(manifest: Manifest) -> int:
-    """Return the rows of a chunk of a version's first file: fewer if registration found it slow."""
-    measured = [max(speed.estimator, speed.converted or 0.0) for speed in manifest.backend.measured]
-    return min(_FIRST_CHUNK_ROWS, round(max(measured) * _CHUNK_SECONDS)) if measured else _FIRST_CHUNK_ROWS
+def choose_chunk_rows(manifest: Manifest, speed: float | None) -> int:
+    """Return the rows of a chunk: half a second of work.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    speed : float or None
+        Rows a second of earlier chunks; None for a version's first file, of which registration measured the model.
+    """
+    measured = [max(each.estimator, each.converted or 0.0) for each in manifest.backend.measured]
+    if speed is None and not measured:
+        return _FIRST_CHUNK_ROWS
+    expected = max(measured) if speed is None else speed
+    most = _FIRST_CHUNK_ROWS if speed is None else math.inf
+    fewest = min(_FEWEST_CHUNK_ROWS, expected * _LONGEST_CHUNK_SECONDS)
+    return max(1, round(min(most, max(fewest, expected * _CHUNK_SECONDS))))
 
 
 def begin_intake(service: Service, manifest: Manifest, format: Format, options: FileOptions) -> Intake:
     """Take in a file that is cut into half seconds of work: what is lost, and waited for, at a time."""
     speed = service.store.read_chunk_speed(queue_name("files", manifest.name, manifest.version))
-    rows = _guess_rows(manifest) if speed is None else round(speed * _CHUNK_SECONDS)
     return Intake(
         format,
         delimiter=options.delimiter,
         chunk_bytes=service.settings.chunk_bytes,
-        chunk_rows=min(max(rows, _FEWEST_CHUNK_ROWS), service.settings.chunk_rows),
+        chunk_rows=min(choose_chunk_rows(manifest, speed), service.settings.chunk_rows),
     )

@@ -9,14 +9,20 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shared.errors import Fault, ServiceError
+from shared.errors import Fault, ServiceError, StoreUnavailable
 from shared.filestore import Source
 from shared.plans import COLUMNS_MAX, Chunk, MalformedFile, Plan
-from shared.signature import Signature
+from shared.signature import Column, Signature
 
 #: With it a Parquet file begins and ends; between are a footer's length and, at the least, an empty footer.
 _MAGIC = b"PAR1"
 _SHORTEST_BYTES = 12
+_TYPES = {
+    "number": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
+    "boolean": (pa.types.is_boolean,),
+    "text": (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+}
+_EXPECTED = {"number": "numbers", "boolean": "truth values", "text": "texts"}
 #: A few bytes of Parquet can say that they are more rows than anybody could score.
 _CHUNKS_MAX = 200_000
 #: Bytes that the rows of one row group unpack to: it is read a column at a time, and a worker's memory is bounded.
@@ -63,7 +69,7 @@ class ParquetIntake:
                 meta = pq.read_metadata(file)
                 self._schema = meta.schema.to_arrow_schema()
             except (pa.ArrowException, OSError) as error:
-                if isinstance(error, FileNotFoundError):
+                if isinstance(error, FileNotFoundError | StoreUnavailable):  # nothing is said of the file
                     raise
                 raise _refuse("the bytes are not a Parquet file, or not all of one: no footer can be read") from error
         self.columns = list(self._schema.names)
@@ -90,8 +96,8 @@ class ParquetIntake:
         for column in signature.columns:
             index = self._schema.get_field_index(column.name)
             kind = self._schema.field(index).type if index >= 0 else pa.null()
-            if not _is_number(kind):
-                detail = f"the column is of type {kind}, expected numbers"
+            if not _may_hold(kind, column):
+                detail = f"the column is of type {kind}, expected {_EXPECTED[column.holds]}"
                 faults.append({"column": column.name, "code": "type_error", "detail": detail})
         return faults
 
@@ -121,11 +127,10 @@ def _check_end(file: BinaryIO) -> None:
     file.seek(0)
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def _may_hold(kind: pa.DataType, column: Column) -> bool:
     if pa.types.is_dictionary(kind):
-        return _is_number(kind.value_type)
-    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
-    return any(test(kind) for test in tests)
+        return _may_hold(kind.value_type, column)
+    return pa.types.is_null(kind) or any(test(kind) for test in _TYPES[column.holds])
 
 
 def _refuse(detail: str) -> MalformedFile:

@@ -143,7 +143,9 @@ def _open_parts(files: FileStore, job: Job, plan: Plan, signature: Signature | N
     if plan.format == "csv":
         delimiter = document.delimiter.encode()
         columns = parse_header(plan.header, delimiter)
-        numeric = [] if signature is None else [column.name for column in signature.columns]
+        columns_read = () if signature is None else signature.columns
+        # Of all others the texts are the caller's, whatever the model makes of them.
+        numeric = [column.name for column in columns_read if column.type in ("double", "long")]
         return CsvParts(columns, numeric, delimiter, document.classes, document.column_prefix)
     if plan.format == "ndjson":
         lines = LineParts(added)

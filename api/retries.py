@@ -179,7 +179,7 @@ def _submit_retry(
     plan = msgspec.json.decode(service.files.read_plan(job.id), type=Plan)
     _check_columns(service, job.document, plan, manifest)
     ledger = service.store.read_ledger(job.id)
-    digest = hashlib.blake2b(manifest.reference.encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{job.id} {manifest.reference} ".encode(), digest_size=16)
     limit = service.settings.max_file_bytes
     if is_sent:
         check_upload((MEDIA_TYPES[plan.format],))

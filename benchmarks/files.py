@@ -49,7 +49,8 @@ def run(options: argparse.Namespace) -> int:
         register_models(folder)
         size = source.stat().st_size
         print(f"\nA CSV of {options.rows:,} rows, 20 columns and an id, {size / 1e6:,.0f} MB, logistic regression;")
-        print(f"{options.workers} worker processes; the median of {options.repeats} runs in turn, whole processes\n")
+        print(f"{options.workers} worker processes; the median of {options.repeats} runs in turn (plain Celery: one);")
+        print("each a whole process; our service is up, and has scored an earlier file of the model\n")
         seconds, peaks = _measure_sides(options, folder, source)
         for side, taken in seconds.items():
             ratio = taken / seconds["scorequeue score"]

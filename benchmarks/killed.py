@@ -41,6 +41,9 @@ def run(options: argparse.Namespace) -> int:
     print(f"  undisturbed                {quiet_seconds:>8.1f} s   sha256 {quiet[:16]}")
     kinds = ", ".join(f"{killed.count(kind)} {kind}" for kind in sorted(set(killed)))
     print(f"  a kill every {SECONDS_BETWEEN:.0f} s ({kinds}) {disturbed_seconds:>8.1f} s   sha256 {disturbed[:16]}")
+    if not killed:
+        print("  NOTHING WAS KILLED: the file was scored too soon", flush=True)
+        return 1
     print("  byte-identical" if quiet == disturbed else "  THE RESULTS DIFFER", flush=True)
     return int(quiet != disturbed)
 

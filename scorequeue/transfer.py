@@ -25,8 +25,8 @@ DOWNLOAD_ATTEMPTS = 5
 _BLOCK_BYTES = 256 * 1024
 _CSV = "text/csv"
 _PARQUET = "application/vnd.apache.parquet"
-#: Bytes of the beginning of a file by which it is looked at; a hundred rows are seldom more.
-_HEAD_BYTES = 1 << 20
+#: Bytes of the beginning of a file by which it is looked at: a hundred rows of ten thousand columns.
+_HEAD_BYTES = 16 << 20
 #: Longest time for which a finished result may be written anew in the format that is asked for.
 _RENDITION_SECONDS = 3600.0
 _MEDIA_TYPES = {

@@ -40,6 +40,8 @@ from worker.scoring import Outcome
 MALFORMED_MEMBER = "malformed_record"
 _SHOWN_MAX_CHARACTERS = 40
 _SPACE = np.frombuffer(b" \t\r\n", np.uint8)
+#: White space in one place that is skipped for all lines at once.
+_USUAL_SPACES = 16
 
 
 class LineReader:
@@ -234,11 +236,16 @@ def _join_members(data: bytes, reader: LineReader, answers: Answers, added: Sequ
 def _skip_space_back(content: NDArray[np.uint8], places: Offsets, starts: Offsets) -> Offsets:
     """Return the nearest places, not after those given, where no white space stands; at the earliest the starts."""
     places = np.maximum(places, starts)
-    while True:
-        blank = np.isin(content[places], _SPACE) & (places > starts)
-        if not blank.any():
+    blank = np.arange(len(places))
+    for _ in range(_USUAL_SPACES):
+        blank = blank[np.isin(content[places[blank]], _SPACE) & (places[blank] > starts[blank])]
+        if not blank.size:
             return places
-        places = places - blank
+        places[blank] -= 1
+    for row in blank.tolist():  # a line may be padded with megabytes
+        text = content[starts[row] : places[row] + 1].tobytes().rstrip(_SPACE.tobytes())
+        places[row] = starts[row] + max(0, len(text) - 1)
+    return places
 
 
 def _cut(data: bytes, starts: Offsets, stops: Offsets) -> pa.Array:

@@ -31,6 +31,8 @@ _BINS = 10
 #: Seconds for which counts are gathered before they go to Redis.
 _GATHERED_SECONDS = 1.0
 _IDLE_SECONDS = 60.0
+#: At an orderly end, for what the thread has taken and not yet handed on.
+_END_SECONDS = 10.0
 #: Classes up to which the distribution of labels is kept.
 MOST_CLASSES = 100
 
@@ -146,15 +148,18 @@ class QualityCounter:
         self._lock = threading.Lock()
         self._counted = threading.Event()
         self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="quality", daemon=True)
 
     def start(self) -> None:
         """Hand counts on from a thread."""
-        threading.Thread(target=self._run, name="quality", daemon=True).start()
+        self._thread.start()
 
     def stop(self) -> None:
-        """Hand on what is left."""
+        """Hand on what is left, also what the thread has taken: its connection may be closed after this."""
         self._stop.set()
         self._counted.set()
+        if self._thread.is_alive():
+            self._thread.join(_END_SECONDS)
         self.flush()
 
     def count(self, manifest: Manifest, values: Values, outcome: Outcome) -> None:

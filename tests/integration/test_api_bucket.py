@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from shared.errors import StoreUnavailable
 from tests.api_under_test import ApiUnderTest, assert_problem, read_id
 from tests.bucket_server import NAME, connect_bucket, serve_bucket
 from tests.conftest import WaitUntil
@@ -197,6 +198,34 @@ def test_addresses_may_be_of_each_tenant(start: Callable[..., ApiUnderTest], sta
 
     assert api.http.post("/v1/jobs", json={"model": "line", "input": mine}).status_code == 202
     assert_problem(api.http.post("/v1/jobs", json={"model": "line", "input": theirs}), 400, "invalid_parameter")
+
+
+def test_prefix_is_a_folder(start: Callable[..., ApiUnderTest], start_api: Callable[..., Any]) -> None:
+    """A prefix without a slash at its end does not let in what only begins like it."""
+    start()
+    api = start_api(input_prefixes=f"s3://{NAME}/incoming/{{tenant}}")
+    mine, theirs = put("default/rows.csv", DATA), put("default-too/rows.csv", DATA)
+
+    assert api.http.post("/v1/jobs", json={"model": "line", "input": mine}).status_code == 202
+    assert_problem(api.http.post("/v1/jobs", json={"model": "line", "input": theirs}), 400, "invalid_parameter")
+
+
+def test_store_that_fails_at_a_footer_is_not_the_fault_of_the_file(
+    start: Callable[..., ApiUnderTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Parquet file whose footer cannot be fetched is not called malformed."""
+
+    def fail(*_: object) -> bytes:
+        raise StoreUnavailable("the file store failed")
+
+    api = start()
+    monkeypatch.setattr("shared.bucket.Bucket.read_range", fail)
+
+    response = api.http.post(
+        "/v1/jobs", query_string={"model": "line"}, data=WRITERS[PARQUET](RECORDS), content_type=PARQUET
+    )
+
+    assert_problem(response, 503, "store_unavailable")
 
 
 @pytest.mark.parametrize("name", ["fixed.csv", "fixed.csv.gz"])

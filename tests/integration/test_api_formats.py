@@ -7,13 +7,19 @@ import io
 import json
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 from werkzeug.test import TestResponse
 
 from tests.api_under_test import ApiUnderTest, assert_problem, read_id
+from worker.registration import register_model
 
 #: What is tested are formats: one Redis is enough.
 pytestmark = pytest.mark.parametrize("redis_url", ["valkey"], indirect=True)
@@ -26,6 +32,12 @@ RECORDS: list[dict[str, Any]] = [
     {"id": 'say "hi"\n', "a": -3.0, "b": 0.25},
 ]
 ANSWERS = [9.0, None, -4.25]
+#: Rows of a model of mixed types; the zip codes are none of its columns.
+TOWNS: list[dict[str, Any]] = [
+    {"zip": "z02139", "city": "Rome", "old": True, "size": 1.5},
+    {"zip": "z10115", "city": "Oslo", "old": False, "size": 2.25},
+    {"zip": "z75001", "city": 'Bath, "Avon"', "old": True, "size": 3.75},
+]
 
 
 def write_parquet(records: list[dict[str, Any]], **options: Any) -> bytes:
@@ -344,3 +356,51 @@ def test_malformed_records_have_their_row_in_each_format(api: ApiUnderTest) -> N
         assert [record["prediction"] for record in found] == [9.0, None, None, None, 19.0]
         assert [record["error_code"] for record in found] == [None, *["malformed_row"] * 3, None]
         assert [record["a"] for record in found] == [1.0, 5.0, None, 6.0, 3.0]
+
+
+@pytest.mark.parametrize("wanted", [CSV, NDJSON, PARQUET])
+@pytest.mark.parametrize("sent", [CSV, NDJSON, PARQUET])
+def test_texts_and_truth_values_come_back_in_each_format(api: ApiUnderTest, sent: str, wanted: str) -> None:
+    """What a model of mixed types reads is the caller's own in every result, and its answers are the pipeline's."""
+    frame = pd.DataFrame(TOWNS)
+    encode = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["city"]), remainder="passthrough")
+    pipeline = make_pipeline(encode, LinearRegression()).fit(frame[["city", "old", "size"]], [1.0, 2.5, 3.0])
+    register_model(pipeline, "town", registry=api.service.registry, sample=frame[["city", "old", "size"]])
+
+    job_id = read_id(post(api, WRITERS[sent](TOWNS), sent, "town"))
+    api.make_worker().score_chunks("files:town:1")
+
+    assert api.get_job(job_id)["status"] == "succeeded"
+    found = read_records(fetch(api, job_id, wanted), wanted)
+    for name in ("zip", "city", "size"):
+        assert [str(record[name]) for record in found] == [str(town[name]) for town in TOWNS], name
+    assert [str(record["old"]).lower() for record in found] == [str(town["old"]).lower() for town in TOWNS]
+    assert [record["prediction"] for record in found] == pipeline.predict(frame[["city", "old", "size"]]).tolist()
+
+
+def test_column_of_texts_takes_no_numbers(api: ApiUnderTest) -> None:
+    """A Parquet column of another kind than the model's is refused with its name, before a row is read."""
+    frame = pd.DataFrame(TOWNS)[["city", "size"]]
+    encode = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["city"]), remainder="passthrough")
+    pipeline = make_pipeline(encode, LinearRegression()).fit(frame, [1.0, 2.5, 3.0])
+    register_model(pipeline, "town", registry=api.service.registry, sample=frame)
+
+    response = post(api, write_parquet([{"city": 1, "size": "x"}]), PARQUET, "town")
+
+    problem = assert_problem(response, 422, "schema_mismatch")
+    assert [(fault["column"], fault["detail"]) for fault in problem["errors"]] == [
+        ("city", "the column is of type int64, expected texts"),
+        ("size", "the column is of type string, expected numbers"),
+    ]
+
+
+def test_padding_of_json_lines_costs_no_more_than_other_bytes(api: ApiUnderTest) -> None:
+    """A line with megabytes of white space is scored like any other, and comes back as it was."""
+    lines = [b'{"a": 1, "b": 2' + b" " * (2 << 20) + b"}" + b"\t" * (2 << 20), b'{"a": 0, "b": 0}']
+
+    job_id = read_id(post(api, b"\n".join(lines) + b"\n", NDJSON))
+    api.score()
+
+    found = fetch(api, job_id, NDJSON)
+    assert [json.loads(line)["prediction"] for line in found.splitlines()] == [9.0, 1.0]
+    assert b" " * (2 << 20) in found

@@ -151,6 +151,8 @@ def test_repeated_retry_makes_one_job(small: ApiUnderTest) -> None:
 
     assert len(ids) == 1
     assert_problem(post_retry(small, first, headers=key), 422, "idempotency_conflict")
+    other = score(small, BAD)
+    assert_problem(post_retry(small, other, GOOD, headers=key), 422, "idempotency_conflict")
     small.score()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,38 @@ def test_a_worker_that_ends_hands_on_what_it_counted(api: ApiUnderTest) -> None:
     worker.stop()
 
     assert show_quality(api, "line")["total"]["rows"] == 3
+
+
+class HeldCounts(QualityCounts):
+    """Counts in the real Redis that are added only when they may be."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__(client)
+        self.entered, self.released = threading.Event(), threading.Event()
+
+    def add(self, version: str, counts: Mapping[str, int]) -> None:
+        """Wait, then add."""
+        self.entered.set()
+        assert self.released.wait(30)
+        super().add(version, counts)
+
+
+def test_an_orderly_end_waits_for_counts_on_their_way(client: redis.Redis, models: Path) -> None:
+    """What the thread has taken and not yet handed on is not left behind when the process stops."""
+    manifest, rows = Registry(models).manifest("line", 1), Values(np.array(LINE_ROWS))
+    store = HeldCounts(client)
+    counter = QualityCounter(store)
+    counter.start()
+    counter.count(manifest, rows, score_values(load_model(Registry(models), "line", 1), rows, 10))
+    assert store.entered.wait(30)
+    release = threading.Timer(0.2, store.released.set)
+    release.start()
+
+    counter.stop()
+    total, _ = QualityCounts(client).read([name_version(manifest)])[0]
+    release.join()
+
+    assert total.rows == 3
 
 
 def test_rows_whose_commit_was_refused_are_left_to_whoever_scores_them(

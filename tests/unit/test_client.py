@@ -515,14 +515,14 @@ def test_a_file_in_a_bucket_is_named_and_not_sent(service: RecordedService, clie
 
 
 def test_a_preview_sends_no_more_than_the_beginning(service: RecordedService, client: Client, tmp_path: Path) -> None:
-    """Of a large CSV file a dry run sends its first megabyte."""
-    (tmp_path / "in.csv").write_bytes(b"a\n" + b"1\n" * 2_000_000)
+    """Of a large CSV file a dry run sends its first sixteen megabytes: a hundred rows of any width."""
+    (tmp_path / "in.csv").write_bytes(b"a\n" + b"1\n" * 9_000_000)
     service.play("POST", "/v1/jobs", {"preview": [], "differences": []})
 
     assert client.preview_file(tmp_path / "in.csv", "churn")["preview"] == []
 
     assert service.requests[0].target == "/v1/jobs?model=churn&dry_run=true"
-    assert len(service.requests[0].body) == 1 << 20
+    assert len(service.requests[0].body) == 16 << 20
 
 
 def test_a_failed_file_job_leaves_nothing_behind(service: RecordedService, client: Client, tmp_path: Path) -> None:
