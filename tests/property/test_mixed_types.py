@@ -62,7 +62,7 @@ def draw_frame(draw: st.DrawFn, text: st.SearchStrategy[str] = texts) -> pd.Data
 
 
 def describe(frame: pd.DataFrame) -> Signature:
-    """Derive the signature of a model that was fitted on a frame, and on missing values wherever its types have them."""
+    """Derive the signature of a model that was fitted on a frame, and on missing values where its types have them."""
     signature = derive_signature(DummyRegressor().fit(frame, np.arange(len(frame))), frame)
     columns = tuple(
         msgspec.structs.replace(column, nullable=column.name not in ("whole", "truth")) for column in signature.columns
