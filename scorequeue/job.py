@@ -235,14 +235,17 @@ class Job:
 
     def _look_patiently(self, wait: float, end: float) -> float | None:
         """Look at the job, also when the service is away for a moment: a restart does not harm a job."""
-        give_up_at = min(end, time.monotonic() + _OUTAGE_SECONDS)
+        give_up_at = None
         while True:
             try:
                 return self._look(wait)
             except (ServiceUnreachable, RequestRefused) as error:
                 if isinstance(error, RequestRefused) and error.status != 503:
                     raise
-                if time.monotonic() >= give_up_at:
+                # From the first failure on: what was waited before was the service's own waiting.
+                now = time.monotonic()
+                give_up_at = min(end, now + _OUTAGE_SECONDS) if give_up_at is None else give_up_at
+                if now >= give_up_at:
                     raise
             time.sleep(_LAST_PAUSE_SECONDS)
 

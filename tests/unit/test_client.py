@@ -10,6 +10,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ import pytest
 import scorequeue
 from scorequeue import (
     Client,
+    Job,
     JobFailed,
     JobTimeout,
     OutcomeUnknown,
@@ -194,6 +196,26 @@ def test_wait_outlasts_a_restart_of_the_service(service: RecordedService, client
     away = Answer(b"x", cut_after=0)
     service.play("GET", JOB, job_record("queued"), *[away] * 6, job_record())
     assert client.job(JOB_ID).wait(timeout=30).status == "succeeded"
+
+
+def test_an_outage_begins_when_the_service_is_away(
+    service: RecordedService, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the service itself waited for the end of the job is not taken from the time in which it may be away."""
+    service.play("GET", JOB, job_record("queued"), job_record())
+    job, look, now = client.job(JOB_ID), Job._look, [1000.0]
+    failures = iter((31.0, 1.0, 1.0))
+
+    def fail_late(self: Job, wait: float) -> float | None:
+        if seconds := next(failures, None):
+            now[0] += seconds
+            raise ServiceUnreachable(service.url, "connection reset")
+        return look(self, wait)
+
+    monkeypatch.setattr(Job, "_look", fail_late)
+    monkeypatch.setattr("scorequeue.job.time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: None))
+
+    assert job.wait(timeout=600).status == "succeeded"
 
 
 @pytest.mark.parametrize(
