@@ -32,7 +32,7 @@ up: setup ## Run the whole service here, with the demo models; Ctrl-C stops it
 
 test: setup ## Run all tests (as root on Debian, installs the servers that some of them need)
 	@sh tests/install_tools.sh
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 chaos: setup ## Kill parts of a service at random (make chaos SECONDS=900) and check that no job is lost
 	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(ARGS)

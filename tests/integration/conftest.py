@@ -7,7 +7,7 @@ import logging
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,15 @@ def models(registered_models: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def start_api(redis_url: str, store: JobStore, models: Path, tmp_path: Path) -> Iterator[Callable[..., ApiUnderTest]]:
-    """Return a function that starts the front end on an empty server, with the settings that a test wants."""
+    """Return a function that starts the front end on an empty server, with the settings that a test wants.
+
+    `versions` are those that are scored; by default those of the small models.
+    """
     running: list[ApiUnderTest] = []
 
-    def start(**settings: Any) -> ApiUnderTest:
+    def start(versions: Sequence[str] = ("iris:1", "line:1"), **settings: Any) -> ApiUnderTest:
         chosen = {"redis_url": redis_url, "models": models, "file_store": str(tmp_path / "files")} | settings
-        running.append(ApiUnderTest(Settings(**chosen)))
+        running.append(ApiUnderTest(Settings(**chosen), versions))
         return running[-1]
 
     yield start

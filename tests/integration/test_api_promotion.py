@@ -46,7 +46,7 @@ def api(start_api: Callable[..., ApiUnderTest], models: Path) -> ApiUnderTest:
     for factor in (100.0, 300.0):
         model = LinearRegression().fit(CORNERS, CORNERS[:, 0] * factor)
         register_model(model, "line", registry=registry, sample=CORNERS, columns=["a", "b"])
-    return start_api(lease_seconds=0.5)
+    return start_api(lease_seconds=1.5)
 
 
 def put_alias(api: ApiUnderTest, body: Any, alias: str = "champion", name: str = "line") -> TestResponse:
