@@ -52,7 +52,7 @@ def submit_received(
             delimiter=options.delimiter,
             column_prefix=options.column_prefix,
             filename=filename,
-            classes=manifest.signature.classes,
+            outputs=manifest.signature.answers,
             max_failed_rows=limit_failures(options, plan.rows),
         ),
         chunk_rows=tuple(chunk.rows for chunk in plan.chunks),

@@ -170,10 +170,13 @@ def _choose_input_datatype(column: Column) -> Datatype:
 
 
 def _describe_outputs(signature: Signature) -> list[dict[str, Any]]:
-    datatype = choose_datatype(signature.classes) if signature.classes else "FP64"
-    outputs: list[dict[str, Any]] = [{"name": "predictions", "datatype": datatype, "shape": [-1]}]
-    if signature.classes:
-        outputs.append({"name": "probabilities", "datatype": "FP64", "shape": [-1, len(signature.classes)]})
+    answers = signature.answers
+    labels = [label for output in answers for label in output.classes or ()]
+    shape = [-1] if len(answers) == 1 else [-1, len(answers)]
+    datatype = choose_datatype(labels) if labels else "FP64"
+    outputs: list[dict[str, Any]] = [{"name": "predictions", "datatype": datatype, "shape": shape}]
+    if labels and answers[0].gives_probabilities:
+        outputs.append({"name": "probabilities", "datatype": "FP64", "shape": [-1, len(labels)]})
     return outputs
 
 
@@ -307,7 +310,10 @@ def _answer(manifest: Manifest, wanted: InferenceRequest, outputs: list[tuple[st
 
 
 def _flatten_output(values: list[Any]) -> tuple[list[Any], list[int]]:
-    """Return cells and shape of predictions or probabilities, one value or one list a row."""
-    if values and isinstance(values[0], list):
-        return [cell for row in values for cell in row], [len(values), len(values[0])]
-    return values, [len(values)]
+    """Return cells and shape of predictions or probabilities: a value a row, a list, or a list for each output."""
+    if not values or not isinstance(values[0], list):
+        return values, [len(values)]
+    cells = [cell for row in values for cell in row]
+    if cells and isinstance(cells[0], list):
+        cells = [cell for part in cells for cell in part]
+    return cells, [len(values), len(cells) // len(values)]

@@ -123,7 +123,7 @@ class Intake:
 
     def find_collisions(self, manifest: Manifest, column_prefix: str) -> list[str]:
         """List the columns of the file that have the names of those that scoring adds."""
-        return find_collisions(self.columns, added_columns(manifest.signature.classes, column_prefix))
+        return find_collisions(self.columns, added_columns(manifest.signature.answers, column_prefix))
 
     def check_columns(self, manifest: Manifest, column_prefix: str) -> None:
         """Refuse a file whose columns do not fit.

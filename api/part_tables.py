@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ import pyarrow.csv
 from shared.columns import NUMBER, neutralise
 from shared.lines import BOM
 from shared.records import count_fields, find_records, split_fields
+from shared.signature import Label, Output
 from shared.tables import added_fields, read_table
 
 _WHOLE_NUMBER = f"^(?:{NUMBER.pattern.replace('++', '+').replace('*+', '*')})$"
@@ -39,8 +40,8 @@ class CsvParts:
         Those that are read as numbers; what is none is null.
     delimiter : bytes
         One byte.
-    classes : sequence or None
-        The class labels in the order of the probabilities; None for a regression.
+    outputs : sequence of Output
+        What the model answers.
     prefix : str
         Before the names of the added columns.
     """
@@ -50,14 +51,19 @@ class CsvParts:
         columns: Sequence[str],
         numeric: Iterable[str],
         delimiter: bytes,
-        classes: Sequence[object] | None,
+        outputs: Sequence[Output],
         prefix: str,
     ) -> None:
         self._numeric = set(numeric)
         self._delimiter = delimiter
         self._columns = list(columns)
-        self._added = added_fields(classes, prefix)
-        self._labels = None if classes is None else {neutralise(str(label)): label for label in classes}
+        self._added = added_fields(outputs, prefix)
+        #: By the place of a column of labels: what its texts are.
+        self._labels = {
+            place: {neutralise(str(label)): label for label in output.classes}
+            for place, output in enumerate(outputs, len(self._columns))
+            if output.classes is not None
+        }
         own = [
             pa.field(name, pa.float64() if column in self._numeric else pa.string())
             for name, column in zip(_number_doubles(columns), columns, strict=True)
@@ -76,8 +82,8 @@ class CsvParts:
         texts = self._parse(data)
         columns = []
         for index, field in enumerate(self.schema):
-            is_label = index == len(self._columns) and self._labels is not None
-            columns.append(self._read_labels(texts[index], field) if is_label else self._convert(texts[index], index))
+            labels = self._labels.get(index)
+            columns.append(_read_labels(texts[index], field, labels) if labels else self._convert(texts[index], index))
         return pa.Table.from_arrays(columns, schema=self.schema)
 
     def _parse(self, data: bytes) -> list[pa.Array]:
@@ -100,14 +106,6 @@ class CsvParts:
         if index < len(self._columns):
             return text
         return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
-
-    def _read_labels(self, column: pa.Array, field: pa.Field) -> pa.Array:
-        assert self._labels is not None
-        encoded = _decode(column).dictionary_encode()
-        labels = [self._labels.get(text) for text in encoded.dictionary.to_pylist()]
-        if pa.types.is_string(field.type):
-            labels = [None if label is None else str(label) for label in labels]
-        return pa.array(labels, field.type).take(encoded.indices)
 
     def _mend(self, data: bytes, starts: Any, content_ends: Any, malformed: set[int]) -> bytes:
         """Give records of too few or too many fields as many as the header has: the added cells are their last."""
@@ -212,6 +210,14 @@ def _number_doubles(columns: Sequence[str]) -> list[str]:
         seen[column] += 1
         names.append(column if seen[column] == 1 else f"{column}.{seen[column] - 1}")
     return names
+
+
+def _read_labels(column: pa.Array, field: pa.Field, known: Mapping[str, Label]) -> pa.Array:
+    encoded = _decode(column).dictionary_encode()
+    labels = [known.get(text) for text in encoded.dictionary.to_pylist()]
+    if pa.types.is_string(field.type):
+        labels = [None if label is None else str(label) for label in labels]
+    return pa.array(labels, field.type).take(encoded.indices)
 
 
 def _decode(column: pa.Array) -> pa.Array:

@@ -131,7 +131,7 @@ def render(
     """Yield a result, or the beginning of one, in another format; a part at a time is held in memory."""
     reader = _open_parts(files, job, plan, signature, parts)
     tables = (reader.read(_read_part(files, job.id, part)) for part in parts)
-    added = [field.name for field in added_fields(job.document.classes, job.document.column_prefix)]
+    added = [field.name for field in added_fields(job.document.outputs, job.document.column_prefix)]
     if format == "parquet":
         return _write_parquet(tables, reader.schema)
     return _write_lines(tables, reader.schema) if format == "ndjson" else _write_csv(tables, reader.schema, added)
@@ -139,14 +139,14 @@ def render(
 
 def _open_parts(files: FileStore, job: Job, plan: Plan, signature: Signature | None, parts: list[str]) -> Parts:
     document = job.document
-    added = added_fields(document.classes, document.column_prefix)
+    added = added_fields(document.outputs, document.column_prefix)
     if plan.format == "csv":
         delimiter = document.delimiter.encode()
         columns = parse_header(plan.header, delimiter)
         columns_read = () if signature is None else signature.columns
         # Of all others the texts are the caller's, whatever the model makes of them.
         numeric = [column.name for column in columns_read if column.type in ("double", "long")]
-        return CsvParts(columns, numeric, delimiter, document.classes, document.column_prefix)
+        return CsvParts(columns, numeric, delimiter, document.outputs, document.column_prefix)
     if plan.format == "ndjson":
         lines = LineParts(added)
         for part in parts:

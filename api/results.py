@@ -137,7 +137,7 @@ def _make_header(job: Job, plan: Plan) -> bytes:
     document = job.document
     delimiter = document.delimiter.encode()
     columns = parse_header(plan.header, delimiter)
-    return output_header(plan.header, columns, document.classes, delimiter, document.column_prefix)
+    return output_header(plan.header, columns, document.outputs, delimiter, document.column_prefix)
 
 
 def _read_range(total: int, etag: str) -> tuple[int, int]:

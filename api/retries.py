@@ -141,12 +141,11 @@ def _read_request(service: Service) -> RetryRequest:
 def _choose_model(service: Service, job: Job, wanted: str) -> Manifest:
     document = job.document
     manifest = resolve_model(service, wanted or f"{document.model}:{document.version}")
-    classes = manifest.signature.classes
-    if (None if classes is None else tuple(classes)) != document.classes:
+    if manifest.signature.answers != document.outputs:
         raise ServiceError(
             "schema_mismatch",
-            f"{manifest.reference} answers with other classes than {document.model}:{document.version}, which scored "
-            "the other rows; the result would not be one table. Submit the file as a new job.",
+            f"{manifest.reference} answers with other classes or outputs than {document.model}:{document.version}, "
+            "which scored the other rows; the result would not be one table. Submit the file as a new job.",
         )
     return manifest
 

@@ -100,6 +100,7 @@ class RowsResult(Evidence):
 
     predictions: list[Any]
     errors: list[RowFault]
+    outputs: NotRequired[Annotated[list[str], Meta(description="Names of the values of a prediction, if several.")]]
     classes: NotRequired[list[Any]]
     probabilities: NotRequired[list[Any]]
 

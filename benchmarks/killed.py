@@ -24,7 +24,7 @@ SECONDS_BETWEEN = 10.0
 #: Less than half a second of work, so that the plan does not depend on how fast the machine is at the time.
 CHUNK_ROWS = 10_000
 WORKERS = ("worker child", "whole worker")
-EVERY_KIND = ("worker child", "API child", "whole worker", "Redis", "whole API")
+EVERY_KIND = ("Redis", "whole API", "worker child", "API child", "whole worker")
 #: The word of a command line by which a process of `scorequeue up` is known; one with a parent among them is a child.
 _MARKS = {b"files": "worker", b"granian": "API"}
 

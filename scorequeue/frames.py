@@ -27,8 +27,8 @@ def score_frame(client: Client, frame: pd.DataFrame, model: str, *, timeout: flo
     # The very version whose columns were looked up, whatever the alias means a moment later.
     model = f"{version['name']}:{version['version']}"
     names = [column["name"] for column in signature["columns"]]
-    classes = signature.get("classes") or []
-    added = ["prediction", *(f"probability_{label}" for label in classes), *_ERROR_COLUMNS]
+    labels = _list_labels(signature)
+    added = [*labels, *_list_probabilities(signature), *_ERROR_COLUMNS]
     _check_columns(frame, names, added, model)
     if frame.empty:
         return frame.reindex(columns=[*frame.columns, *added])
@@ -46,10 +46,29 @@ def score_frame(client: Client, frame: pd.DataFrame, model: str, *, timeout: flo
         )
     if len(scores) != len(frame):
         raise AssertionError(f"{len(frame)} rows were sent and {len(scores)} came back")
-    scores["prediction"] = _read_predictions(scores["prediction"], classes)
-    probabilities = [name for name in scores.columns if name.startswith("probability_")]
-    scores = scores.astype(dict.fromkeys(probabilities, "float64"))
+    for name, classes in labels.items():
+        scores[name] = _read_predictions(scores[name], classes)
+    scores = scores.astype(dict.fromkeys(_list_probabilities(signature), "float64"))
     return pd.concat([frame, scores.set_index(frame.index)], axis="columns")
+
+
+def _list_labels(signature: dict[str, Any]) -> dict[str, list[Any]]:
+    """Return the classes of each column of predictions; none of a number."""
+    outputs = signature.get("outputs") or [signature]
+    return {
+        f"prediction_{output['name']}" if output.get("name") else "prediction": output.get("classes") or []
+        for output in outputs
+    }
+
+
+def _list_probabilities(signature: dict[str, Any]) -> list[str]:
+    outputs = signature.get("outputs") or [signature]
+    return [
+        f"probability_{output['name']}_{label}" if output.get("name") else f"probability_{label}"
+        for output in outputs
+        if output.get("gives_probabilities", True)
+        for label in output.get("classes") or []
+    ]
 
 
 def _check_columns(frame: pd.DataFrame, names: list[str], added: list[str], model: str) -> None:

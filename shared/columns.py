@@ -11,6 +11,7 @@ import msgspec
 
 from shared.errors import ServiceError
 from shared.records import split_newline
+from shared.signature import Output
 
 #: A number as it may stand in a field: decimal, point and exponent optional.
 NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?")
@@ -63,18 +64,19 @@ class ColumnFaults(msgspec.Struct, frozen=True):
         return bool(self.missing or self.duplicated)
 
 
-def added_columns(classes: Iterable[object] | None, prefix: str = "") -> list[str]:
-    """Return the names of the columns that scoring adds.
+def added_columns(outputs: Sequence[Output], prefix: str = "") -> list[str]:
+    """Return the names of the columns that scoring adds: predictions, probabilities, the row's error.
 
     Parameters
     ----------
-    classes : iterable or None
-        The class labels in the order of the probabilities; None for a regression.
+    outputs : sequence of Output
+        What the model answers.
     prefix : str
         Put before each name.
     """
-    probabilities = [f"probability_{label}" for label in classes or ()]
-    return [prefix + name for name in ("prediction", *probabilities, "error_code", "error_message")]
+    predictions = [output.prediction_column for output in outputs]
+    probabilities = [name for output in outputs for name in output.probability_columns]
+    return [prefix + name for name in (*predictions, *probabilities, "error_code", "error_message")]
 
 
 def find_collisions(columns: Sequence[str], added: Iterable[str]) -> list[str]:
@@ -125,7 +127,7 @@ def _suggest_names(name: str, pool: dict[str, str]) -> list[str]:
 def output_header(
     header: bytes,
     columns: Sequence[str],
-    classes: Sequence[object] | None,
+    outputs: Sequence[Output],
     delimiter: bytes,
     prefix: str = "",
 ) -> bytes:
@@ -137,8 +139,8 @@ def output_header(
         The input's header record, with byte order mark and newline if it has them.
     columns : sequence of str
         The names in it.
-    classes : sequence or None
-        The class labels in the order of the probabilities; None for a regression.
+    outputs : sequence of Output
+        What the model answers.
     delimiter : bytes
         One byte.
     prefix : str
@@ -149,7 +151,7 @@ def output_header(
     ColumnCollision
         A name to be added is in the header already.
     """
-    names = added_columns(classes, prefix)
+    names = added_columns(outputs, prefix)
     collisions = find_collisions(columns, names)
     if collisions:
         raise ColumnCollision(collisions)

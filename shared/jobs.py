@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 from shared.plans import Format
-from shared.signature import Label
+from shared.signature import Output
 
 
 class Status(StrEnum):
@@ -81,7 +81,8 @@ class Document(msgspec.Struct, kw_only=True, omit_defaults=True):
     delimiter: str = ","
     column_prefix: str = ""
     filename: str = ""
-    classes: tuple[Label, ...] | None = None
+    #: Of its model: they decide which columns are added.
+    outputs: tuple[Output, ...] = (Output(),)
     #: Rows that may fail; with the next one the job fails, and nothing more of it is scored. None: all may.
     max_failed_rows: int | None = None
     webhook: Webhook | None = None

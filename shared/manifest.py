@@ -26,9 +26,9 @@ class GoldenSample(msgspec.Struct, frozen=True, kw_only=True):
     rows : tuple of tuple
         As a caller would send them in JSON, in the signature's order; None is a missing value.
     predictions : tuple
-        One a row.
+        One a row; of several outputs a list.
     probabilities : tuple of tuple of float, or None
-        In the order of the classes; None where the model gives none.
+        In the order of the classes, those of all outputs in a row; None where the model gives none.
     """
 
     rows: tuple[tuple[Any, ...], ...]

@@ -82,6 +82,35 @@ class Column(msgspec.Struct, frozen=True, dict=True):
         return {"number": "a number", "boolean": "true or false", "text": "a text"}[self.holds]
 
 
+class Output(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a model answers to each row, or one of several such answers.
+
+    Parameters
+    ----------
+    name : str
+        Empty if it is the only one.
+    classes : tuple of str, int, float or bool, or None
+        In the order of its probabilities; None for a number.
+    gives_probabilities : bool
+        Whether there is one for each class; of a number it means nothing.
+    """
+
+    name: str = ""
+    classes: tuple[Label, ...] | None = None
+    gives_probabilities: bool = True
+
+    @property
+    def prediction_column(self) -> str:
+        """The name of its column in a scored file."""
+        return f"prediction_{self.name}" if self.name else "prediction"
+
+    @property
+    def probability_columns(self) -> list[str]:
+        """The names of the columns of its probabilities."""
+        begin = f"probability_{self.name}_" if self.name else "probability_"
+        return [f"{begin}{label}" for label in (self.classes or ()) if self.gives_probabilities]
+
+
 class Signature(msgspec.Struct, frozen=True, dict=True):
     """The columns in the model's order, and what it answers.
 
@@ -90,17 +119,20 @@ class Signature(msgspec.Struct, frozen=True, dict=True):
     columns : tuple of Column
     task : {"classification", "regression"}
     classes : tuple of str, int, float or bool, or None
-        In the order of the columns of `probabilities`; None for a regression.
+        In the order of the columns of `probabilities`; None for a regression, and if there are several outputs.
+    outputs : tuple of Output
+        If there are several, or the one gives no probabilities of its classes; else empty, see `answers`.
 
     Raises
     ------
     ValueError
-        No column, a column twice, or classes that do not fit the task.
+        No column, a column twice, classes that do not fit the task, or outputs whose columns would have the same name.
     """
 
     columns: tuple[Column, ...]
     task: Literal["classification", "regression"]
     classes: tuple[Label, ...] | None = None
+    outputs: tuple[Output, ...] = ()
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
@@ -109,8 +141,18 @@ class Signature(msgspec.Struct, frozen=True, dict=True):
         if len(set(names)) < len(names):
             doubled = min(name for name, count in Counter(names).items() if count > 1)
             raise ValueError(f"column {doubled!r} stands twice in the signature")
-        if (self.task == "classification") != bool(self.classes):
+        if any((self.task == "classification") != bool(output.classes) for output in self.answers):
             raise ValueError("a classification needs its classes, and a regression has none")
+        added = Counter(
+            name for output in self.answers for name in (output.prediction_column, *output.probability_columns)
+        )
+        if len(self.answers) > 1 and added.most_common(1)[0][1] > 1:
+            raise ValueError(f"two outputs would write the column {added.most_common(1)[0][0]!r}; name them otherwise")
+
+    @cached_property
+    def answers(self) -> tuple[Output, ...]:
+        """What it answers to each row: one output or several."""
+        return self.outputs or (Output(classes=self.classes),)
 
     @cached_property
     def column_names(self) -> tuple[str, ...]:

@@ -7,24 +7,25 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from shared.columns import added_columns
+from shared.signature import Output
 
 _CODECS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
-def added_fields(classes: Sequence[object] | None, prefix: str = "") -> list[pa.Field]:
+def added_fields(outputs: Sequence[Output], prefix: str = "") -> list[pa.Field]:
     """Return the fields of the columns that scoring adds.
 
     Parameters
     ----------
-    classes : sequence or None
-        The class labels in the order of the probabilities; None for a regression.
+    outputs : sequence of Output
+        What the model answers.
     prefix : str
         Put before each name.
     """
-    prediction, *probabilities, code, message = added_columns(classes, prefix)
-    label = _label_type(classes)
-    types = [label, *[pa.float64()] * len(probabilities), pa.string(), pa.string()]
-    return [pa.field(name, kind) for name, kind in zip((prediction, *probabilities, code, message), types, strict=True)]
+    labels = [_label_type(output.classes) for output in outputs]
+    probabilities = [pa.float64() for output in outputs for _ in output.probability_columns]
+    types = [*labels, *probabilities, pa.string(), pa.string()]
+    return [pa.field(name, kind) for name, kind in zip(added_columns(outputs, prefix), types, strict=True)]
 
 
 def write_table(table: pa.Table) -> bytes:

@@ -11,7 +11,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -56,13 +56,13 @@ class _Candidate:
     graph: bytes | None = None
 
 
-def choose_backend(estimator: Any, sample: Values, columns: Sequence[Column], *, labels_follow: bool) -> Choice:
+def choose_backend(own: EstimatorRunner, sample: Values, columns: Sequence[Column], *, labels_follow: bool) -> Choice:
     """Choose the way in which a version's rows are run.
 
     Parameters
     ----------
-    estimator : object
-        Fitted.
+    own : EstimatorRunner
+        Of the fitted estimator.
     sample : Values
         Rows as they will come.
     columns : sequence of Column
@@ -70,10 +70,9 @@ def choose_backend(estimator: Any, sample: Values, columns: Sequence[Column], *,
     labels_follow : bool
         Whether a classifier's labels are those of its highest probabilities.
     """
-    own = EstimatorRunner(estimator, columns)
-    if own.gives_probabilities and not labels_follow:
+    if own.gives_probabilities and not labels_follow and len(own.outputs) == 1:
         return Choice(Backend(reason="it is not converted: its labels are not those of its highest probabilities"))
-    with one_thread(estimator), warnings.catch_warnings():
+    with one_thread(own.estimator), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an estimator may warn of rows that are tried here and never came
         candidate = _convert(own, sample, columns)
         try:
@@ -84,6 +83,8 @@ def choose_backend(estimator: Any, sample: Values, columns: Sequence[Column], *,
 
 def _convert(own: EstimatorRunner, sample: Values, columns: Sequence[Column]) -> _Candidate | str:
     """Return the first conversion that answers as the estimator does, or why there is none."""
+    if len(own.outputs) > 1:
+        return "it is not converted: it has several outputs"
     if any(column.is_coded for column in columns):
         return "it is not converted: it reads texts or categories"
     probes = make_probes(sample, columns)

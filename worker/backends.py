@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.backend import Backend
-from shared.signature import Column
+from shared.signature import Column, Output
 from shared.values import Values
 from worker.direct import LinearHead, OutOfDomain, Program, TreesHead, read_head, split_pipeline
 from worker.frames import Framer
 from worker.onnx_session import OnnxGraph
+from worker.outputs import join_probabilities
 
 Answers = npt.NDArray[Any]
 
@@ -34,17 +35,21 @@ class EstimatorRunner:
         Fitted.
     columns : sequence of Column
         What it reads.
+    outputs : sequence of Output
+        What it answers.
     """
 
-    def __init__(self, estimator: Any, columns: Sequence[Column]) -> None:
+    def __init__(self, estimator: Any, columns: Sequence[Column], outputs: Sequence[Output] = (Output(),)) -> None:
         self.estimator = estimator
+        self.outputs = outputs
         self.gives_probabilities = hasattr(estimator, "classes_") and hasattr(estimator, "predict_proba")
         self.framer = Framer(columns, named=hasattr(estimator, "feature_names_in_"))
 
     def answer(self, values: Values) -> Answers:
         """Answer with `predict_proba`, or with `predict` where there is none."""
-        call = self.estimator.predict_proba if self.gives_probabilities else self.estimator.predict
-        return np.asarray(call(self.framer.make(values)))
+        if not self.gives_probabilities:
+            return self.predict(values)
+        return join_probabilities(self.estimator.predict_proba(self.framer.make(values)), self.outputs)
 
     def predict(self, values: Values) -> Answers:
         """Answer with `predict`."""
@@ -98,15 +103,15 @@ class GraphRunner:
         return answers if self._estimator.gives_probabilities else answers.reshape(-1)
 
 
-def open_runner(backend: Backend, estimator: Any, columns: Sequence[Column], content: bytes | None) -> Runner:
+def open_runner(backend: Backend, own: EstimatorRunner, columns: Sequence[Column], content: bytes | None) -> Runner:
     """Make the runner of a version.
 
     Parameters
     ----------
     backend : Backend
         As registration chose it.
-    estimator : object
-        Fitted.
+    own : EstimatorRunner
+        Of the version.
     columns : sequence of Column
         What it reads.
     content : bytes or None
@@ -117,14 +122,13 @@ def open_runner(backend: Backend, estimator: Any, columns: Sequence[Column], con
     NotConvertible, GraphRefused
         What could be converted at registration cannot be run in this process.
     """
-    own = EstimatorRunner(estimator, columns)
     if backend.name == "scikit-learn":
         return own
     if content is not None and backend.graph is not None and backend.graph.part == "whole":
         return GraphRunner(content, own)
     graph = None if content is None else OnnxGraph(content)
     allow_missing = any(column.nullable for column in columns)
-    return ProgramRunner(make_program(estimator, graph, backend.graph_rows, allow_missing=allow_missing), own)
+    return ProgramRunner(make_program(own.estimator, graph, backend.graph_rows, allow_missing=allow_missing), own)
 
 
 def make_program(estimator: Any, graph: OnnxGraph | None, graph_rows: int | None, *, allow_missing: bool) -> Program:

@@ -104,15 +104,12 @@ class Answers(NamedTuple):
     outcome: Outcome | None
     faults: dict[int, RowFault]
 
-    def make_columns(self, class_count: int) -> list[pa.Array]:
-        """Return predictions and the probabilities of each class as columns; null where there is no answer."""
+    def make_columns(self, count: int) -> list[pa.Array]:
+        """Return predictions and probabilities as so many columns; null where there is no answer."""
         if self.outcome is None:
-            return [pa.nulls(self.rows)] * (1 + class_count)
-        columns = [pa.array(np.asarray(self.outcome.predictions))]
-        if self.outcome.probabilities is None:
-            columns += [pa.nulls(len(self.answered))] * class_count
-        else:
-            columns += [pa.array(column) for column in self.outcome.probabilities.T]
+            return [pa.nulls(self.rows)] * count
+        columns = [pa.array(column) for column in self.outcome.list_columns()]
+        columns += [pa.nulls(len(self.answered))] * (count - len(columns))
         return [spread(column, self.answered, self.rows) for column in columns]
 
     def make_fault_columns(self) -> list[pa.Array]:

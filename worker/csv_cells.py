@@ -13,17 +13,18 @@ import pyarrow.compute as pc
 
 from shared.columns import quote_text
 from shared.plans import Offsets
+from shared.signature import Output
 from worker.chunks import Answers
 
 
-def format_cells(answers: Answers, classes: Sequence[object] | None, delimiter: bytes) -> list[pa.Array]:
-    """Return the cells to be added: prediction, probabilities, code and detail of the fault; null where there is none.
+def format_cells(answers: Answers, outputs: Sequence[Output], delimiter: bytes) -> list[pa.Array]:
+    """Return the cells to be added: predictions, probabilities, code and detail of the fault; null where there is none.
 
     Parameters
     ----------
     answers : Answers
-    classes : sequence or None
-        The class labels in the order of the probabilities; None for a regression.
+    outputs : sequence of Output
+        What the model answers.
     delimiter : bytes
         One byte.
 
@@ -32,11 +33,14 @@ def format_cells(answers: Answers, classes: Sequence[object] | None, delimiter: 
     list of pyarrow.Array of binary
         One a column, each with one cell a row.
     """
-    prediction, *probabilities = answers.make_columns(len(classes or ()))
-    texts = [prediction, *answers.make_fault_columns()] if classes else answers.make_fault_columns()
-    written = [_write_texts(column, delimiter) for column in texts]
-    numbers = [_write_numbers(column) for column in (probabilities if classes else [prediction])]
-    return [written[0], *numbers, *written[1:]] if classes else [*numbers, *written]
+    probabilities = sum(len(output.probability_columns) for output in outputs)
+    columns = answers.make_columns(len(outputs) + probabilities)
+    is_label = [output.classes is not None for output in outputs] + [False] * probabilities
+    written = [
+        _write_texts(column, delimiter) if label else _write_numbers(column)
+        for column, label in zip(columns, is_label, strict=True)
+    ]
+    return [*written, *(_write_texts(column, delimiter) for column in answers.make_fault_columns())]
 
 
 def _write_numbers(column: pa.Array) -> pa.Array:

@@ -232,7 +232,7 @@ def score_chunk(
         raise ChunkMismatch(f"the plan counts {expected_rows} records from row {first_row + 1}, found {rows}")
     reader.read_all()
     answers = answer_rows(reader, predict, earlier)
-    added = format_cells(answers, signature.classes, delimiter)
+    added = format_cells(answers, signature.answers, delimiter)
     scored = join_cells(data, reader.records.content_ends, added, delimiter)
     if earlier is not None:
         scored = merge_records(scored, earlier, rows, partial(find_ends, delimiter=delimiter))

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import is_classifier
 
 from shared.signature import Signature
 from shared.values import Values
@@ -19,7 +17,7 @@ from worker.backend_checks import mix_rows
 from worker.backends import EstimatorRunner
 from worker.frames import read_frame
 from worker.signatures import Rows, derive_signature
-from worker.unseen import add_known_categories, decide_unseen
+from worker.unseen import decide_unseen
 
 #: Rows on which `predict` and the most probable class are compared; more only costs time.
 COMPARED_ROWS = 2_000
@@ -45,8 +43,10 @@ class Described(NamedTuple):
     labels_from_probabilities: bool
 
 
-def describe_model(estimator: Any, sample: Rows, names: Sequence[str] | None = None) -> Described:
-    """Describe an estimator.
+def describe_model(
+    estimator: Any, sample: Rows, names: Sequence[str] | None = None, outputs: Sequence[str] = ()
+) -> Described:
+    """Describe an estimator; `names` are those of its columns.
 
     Raises
     ------
@@ -54,11 +54,9 @@ def describe_model(estimator: Any, sample: Rows, names: Sequence[str] | None = N
         The sample does not fit it, or it cannot be served; the message says why.
     """
     sample = _choose_types(estimator, sample)
-    signature = derive_signature(estimator, sample, names)
-    columns = add_known_categories(signature.columns, estimator)
-    signature = msgspec.structs.replace(signature, columns=columns)
-    values = read_frame(sample, columns)
-    runner = EstimatorRunner(estimator, columns)
+    signature = derive_signature(estimator, sample, names, outputs)
+    values = read_frame(sample, signature.columns)
+    runner = EstimatorRunner(estimator, signature.columns, signature.answers)
     follows = _check_answers(runner, sample[:COMPARED_ROWS], values[:COMPARED_ROWS], signature)
     return Described(decide_unseen(signature, values, runner.answer), sample, values, follows)
 
@@ -95,16 +93,11 @@ def _check_answers(runner: EstimatorRunner, sample: Rows, values: Values, signat
     """
     estimator, rows = runner.estimator, runner.framer.make(values)
     before = rows.copy()
-    try:
-        labels = np.asarray(estimator.predict(rows))
-    except Exception as error:  # each library refuses in its own way
-        raise ValueError(f"the model cannot score the sample: {type(error).__name__}: {error}") from error
-    if labels.shape != (len(rows),):
-        raise ValueError(f"one answer a row is expected; predict gave the shape {labels.shape} for {len(rows)} rows")
+    labels = np.asarray(estimator.predict(rows))
     if not _are_same(labels, np.asarray(estimator.predict(sample))):
         raise ValueError("the estimator answers the sample otherwise when its rows are made again from their values")
     follows = False
-    if is_classifier(estimator) and hasattr(estimator, "predict_proba"):
+    if runner.gives_probabilities and len(runner.outputs) == 1:
         mixed = runner.framer.make(mix_rows(values, signature.columns))
         follows = all(_labels_follow(estimator, probe) for probe in (rows, mixed))
     if not (before.equals(rows) if hasattr(rows, "equals") else np.array_equal(before, rows, equal_nan=True)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -10,8 +11,9 @@ import numpy.typing as npt
 
 from shared.manifest import GoldenSample, Manifest
 from shared.rows import read_rows
-from shared.signature import Signature
+from shared.signature import Output, Signature
 from shared.values import Values
+from worker.outputs import join_probabilities
 from worker.scoring import Outcome, check_shape
 from worker.signatures import Rows
 
@@ -33,8 +35,8 @@ class Answering(Protocol):
         """What vouches for it."""
 
     @property
-    def class_count(self) -> int | None:
-        """Columns that probabilities must have; None for a regressor."""
+    def outputs(self) -> Sequence[Output]:
+        """What it answers to each row."""
 
     def predict(self, values: Values) -> Outcome:
         """Answer every row in one call."""
@@ -44,7 +46,7 @@ class WrongAnswer(ValueError):
     """A model does not answer its golden sample as it did when it was registered."""
 
 
-def take_golden_sample(estimator: Any, sample: Rows) -> GoldenSample:
+def take_golden_sample(estimator: Any, sample: Rows, outputs: Sequence[Output] = (Output(),)) -> GoldenSample:
     """Choose rows of a sample and ask the estimator itself for their answers.
 
     Raises
@@ -55,7 +57,7 @@ def take_golden_sample(estimator: Any, sample: Rows) -> GoldenSample:
     rows = _choose_rows(sample)
     predictions = np.asarray(estimator.predict(rows))
     asks = hasattr(estimator, "classes_") and hasattr(estimator, "predict_proba")
-    probabilities = np.asarray(estimator.predict_proba(rows)) if asks else None
+    probabilities = join_probabilities(estimator.predict_proba(rows), outputs) if asks else None
     answered = _find_finite(predictions) if probabilities is None else _find_finite(predictions, probabilities)
     if not answered.any():
         raise ValueError("the estimator answers no row of the sample with a finite value")
@@ -82,7 +84,7 @@ def check_golden_sample(model: Answering) -> None:
         return
     rows = read_golden_rows(golden, model.manifest.signature)
     answer = model.predict(rows)
-    check_shape(answer, len(golden.rows), model.class_count)
+    check_shape(answer, len(golden.rows), model.outputs)
     tolerance = ONNX_TOLERANCE if model.manifest.format == "onnx" else TOLERANCE
     compare_answers(golden, answer, max(tolerance, model.manifest.backend.tolerance))
 
@@ -95,21 +97,26 @@ def read_golden_rows(golden: GoldenSample, signature: Signature) -> Values:
 def compare_answers(golden: GoldenSample, answer: Outcome, tolerance: float) -> None:
     """Compare answers with those that were written down.
 
-    A label may differ only where the two likeliest classes are within the tolerance of each other.
+    A label may differ only where the two likeliest classes are within the tolerance of each other; of several outputs,
+    which are not converted, none may.
 
     Raises
     ------
     WrongAnswer
         They differ.
     """
-    expected = np.asarray(golden.predictions)
+    # As objects: texts and numbers may stand beside each other in the answers of several outputs.
+    several = answer.predictions.ndim == 2
+    expected = np.asarray(
+        golden.predictions, dtype=object if several and answer.predictions.dtype.kind != "f" else None
+    )
     tied = np.zeros(len(golden.rows), dtype=bool)
     if golden.probabilities is not None:
         wanted = np.asarray(golden.probabilities, dtype=np.float64)
         if answer.probabilities is None:
             raise WrongAnswer("it gives no probabilities any more")
         _refuse_first(_differ(answer.probabilities, wanted, tolerance), "probabilities", answer.probabilities, wanted)
-        if wanted.ndim == 2 and wanted.shape[1] > 1:
+        if not several and wanted.ndim == 2 and wanted.shape[1] > 1:
             second, first = np.partition(wanted, -2, axis=1)[:, -2:].T
             tied = first - second <= tolerance
     if expected.dtype.kind == "f":

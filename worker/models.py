@@ -16,11 +16,13 @@ from shared.errors import ServiceError
 from shared.manifest import Manifest
 from shared.references import BrokenManifest, UnknownModel
 from shared.registry import MANIFEST_FILE, Registry
+from shared.signature import Output
 from shared.values import Values
 from worker.backends import EstimatorRunner, Runner, open_runner
 from worker.formats import describe_refusal, load_estimator
 from worker.golden import WrongAnswer, check_golden_sample, read_golden_rows
 from worker.onnx_session import GraphRefused
+from worker.outputs import list_classes
 from worker.scoring import Outcome, check_shape, find_likeliest
 from worker.threads import use_one_thread
 from worker.tree_ensembles import NotConvertible
@@ -72,17 +74,15 @@ class LoadedModel:
         self.manifest = manifest
         self.estimator = estimator
         self.load_seconds = load_seconds
-        self._classes = _check_classes(manifest, estimator)
-        # As Python's own texts: thousands of rows share a few, where numpy would copy each.
-        texts = self._classes is not None and self._classes.dtype.kind == "U"
-        self._labels = self._classes.astype(object) if texts and self._classes is not None else self._classes
-        self._own = EstimatorRunner(estimator, manifest.signature.columns)
-        self._runner = _open_backend(manifest, estimator, graph)
+        _check_classes(manifest, estimator)
+        self._labels = _find_labels(manifest, estimator)
+        self._own = EstimatorRunner(estimator, manifest.signature.columns, self.outputs)
+        self._runner = _open_backend(manifest, self._own, graph)
 
     @property
-    def class_count(self) -> int | None:
-        """Classes of a classifier; None for a regressor."""
-        return None if self._classes is None else len(self._classes)
+    def outputs(self) -> tuple[Output, ...]:
+        """What it answers to each row."""
+        return self.manifest.signature.answers
 
     def predict(self, values: Values) -> Outcome:
         """Answer every row in one call; the answers are not yet checked.
@@ -98,12 +98,12 @@ class LoadedModel:
             Equal to what the estimator's own `predict` and `predict_proba` give, within the backend's tolerance.
         """
         answers = self._runner.answer(values)
-        if self._labels is None:
+        if self.manifest.signature.task == "regression":
             return Outcome(np.asarray(answers, dtype=np.float64))
         if not self._own.gives_probabilities:
             return Outcome(answers)
         probabilities = np.asarray(answers, dtype=np.float64)
-        if not self.manifest.labels_from_probabilities:
+        if self._labels is None:
             return Outcome(self._own.predict(values), probabilities)
         # Registration checked that this equals predict(), which would compute the probabilities once more.
         return Outcome(self._labels.take(find_likeliest(probabilities)), probabilities)
@@ -261,12 +261,11 @@ def _check_digest(manifest: Manifest, described: Manifest | GraphFile, sha256: s
         raise ModelNotReady(manifest.reference, f"{described.file} is not the file whose SHA-256 was registered")
 
 
-def _open_backend(manifest: Manifest, estimator: Any, graph: bytes | None) -> Runner:
-    columns = manifest.signature.columns
+def _open_backend(manifest: Manifest, own: EstimatorRunner, graph: bytes | None) -> Runner:
     if manifest.format == "onnx":  # it is a graph itself
-        return EstimatorRunner(estimator, columns)
+        return own
     try:
-        return open_runner(manifest.backend, estimator, columns, graph)
+        return open_runner(manifest.backend, own, manifest.signature.columns, graph)
     except (NotConvertible, GraphRefused) as error:
         raise ModelNotReady(
             manifest.reference, f"it cannot be run as {manifest.backend.name}, as its manifest says ({error})"
@@ -283,16 +282,27 @@ def _load_estimator(manifest: Manifest, content: bytes) -> Any:
         raise ModelNotReady(manifest.reference, f"{manifest.file} cannot be loaded ({reason})") from error
 
 
-def _check_classes(manifest: Manifest, estimator: Any) -> npt.NDArray[Any] | None:
-    expected = manifest.signature.classes
-    if expected is None:
+def _check_classes(manifest: Manifest, estimator: Any) -> None:
+    if manifest.signature.task == "regression":
+        return
+    outputs = manifest.signature.answers
+    expected = [list(output.classes or ()) for output in outputs]
+    try:
+        found = list_classes(estimator, outputs)
+    except ValueError as error:
+        raise ModelNotReady(manifest.reference, str(error)) from error
+    if found != expected:
+        shown = (found[0], expected[0]) if len(outputs) == 1 else (found, expected)
+        raise ModelNotReady(manifest.reference, f"its classes are {shown[0]}; its manifest says {shown[1]}")
+
+
+def _find_labels(manifest: Manifest, estimator: Any) -> npt.NDArray[Any] | None:
+    """Return the classes among which the highest probability chooses; None if that does not decide the label."""
+    if not manifest.labels_from_probabilities:
         return None
-    classes = np.asarray(getattr(estimator, "classes_", ()))
-    if classes.tolist() != list(expected):
-        raise ModelNotReady(
-            manifest.reference, f"its classes are {classes.tolist()}; its manifest says {list(expected)}"
-        )
-    return classes
+    classes = np.asarray(estimator.classes_)
+    # As Python's own texts: thousands of rows share a few, where numpy would copy each.
+    return classes.astype(object) if classes.dtype.kind == "U" else classes
 
 
 def _find_typical(manifest: Manifest) -> Values:
@@ -309,7 +319,7 @@ def _warm_model(model: LoadedModel) -> None:
     for rows in (1, WARM_ROWS):
         try:
             answer = model.predict(_find_typical(model.manifest)[np.zeros(rows, dtype=int)])
-            check_shape(answer, rows, model.class_count)
+            check_shape(answer, rows, model.outputs)
         except Exception as error:  # a model may raise anything, and must not take the worker down
             raise ModelNotReady(
                 model.manifest.reference, f"its first call, on {rows} row(s), failed ({type(error).__name__})"

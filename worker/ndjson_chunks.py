@@ -213,7 +213,7 @@ def _join_members(data: bytes, reader: LineReader, answers: Answers, added: Sequ
     rows = len(reader.ends)
     if not rows:
         return b""
-    columns = [*answers.make_columns(len(added) - 3), *answers.make_fault_columns()]
+    columns = [*answers.make_columns(len(added) - 2), *answers.make_fault_columns()]
     members = write_members(added, columns, opening=",")
     starts = np.concatenate(([0], reader.ends[:-1]))
     content = np.frombuffer(data, np.uint8)

@@ -69,7 +69,7 @@ class OpenFile:
             return ndjson_chunks.score_chunk(
                 data,
                 signature=signature,
-                added=added_columns(signature.classes, document.column_prefix),
+                added=added_columns(signature.answers, document.column_prefix),
                 predict=predict,
                 expected_rows=chunk.rows,
                 first_row=chunk.first_row,

@@ -170,9 +170,9 @@ def score_chunk(
     table = rows.read(first_row, expected_rows).replace_schema_metadata(None)
     reader = TableReader(table, signature, first_row)
     answers = answer_rows(reader, predict, earlier)
-    class_count = len(signature.classes or ())
-    columns = [*answers.make_columns(class_count), *answers.make_fault_columns()]
-    for field, column in zip(added_fields(signature.classes, column_prefix), columns, strict=True):
+    fields = added_fields(signature.answers, column_prefix)
+    columns = [*answers.make_columns(len(fields) - 2), *answers.make_fault_columns()]
+    for field, column in zip(fields, columns, strict=True):
         table = table.append_column(field, column.cast(field.type))
     if earlier is not None:
         table = _merge_tables(table, read_table(earlier.data), earlier.failed)

@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from shared.logs import get_logger
 from shared.manifest import Description, Manifest
 from shared.quality import QualityReference, ScoreBins
 from shared.quality_counts import QualityCounts, name_version
-from shared.signature import Column, Signature
+from shared.signature import Column, Output
 from shared.values import Matrix, Values
 from worker.scoring import Outcome, Piece, RowError, find_likeliest, join_pieces
 
@@ -40,6 +40,13 @@ Numbers = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 
 logger = get_logger(__name__)
+
+
+class Score(NamedTuple):
+    """What a distribution is of: numbers, or places of labels among so many classes."""
+
+    values: npt.NDArray[Any]
+    classes: int | None
 
 
 class QualityTally:
@@ -77,7 +84,7 @@ class QualityTally:
         answered = outcome.take(_find_answered(outcome)) if outcome.errors else outcome
         if not self._edges or not len(answered):
             return
-        for place, score in enumerate(list_scores(self._manifest, answered).values()):
+        for place, (score, _) in enumerate(list_scores(self._manifest, answered).values()):
             self._numbers[f"s:{place}"] += count_bins(score, self._edges[place])
 
     def count_refused(self, refused: Mapping[tuple[int, str], int]) -> None:
@@ -223,33 +230,47 @@ def make_reference(description: Description, matrix: Matrix, outcome: Outcome) -
     """
     answered = outcome.take(_find_answered(outcome))
     scores = []
-    for name, score in list_scores(description, answered).items():
-        if score.dtype.kind == "f":
+    for name, (score, classes) in list_scores(description, answered).items():
+        if classes is None:
             score = score[np.isfinite(score)]  # others are errors of their rows, and have no bin
             edges = _place_edges(score)
         else:
-            edges = _edge_classes(description.signature)
+            edges = [place + 0.5 for place in range(classes - 1)]  # between the places of the classes
         scores.append(ScoreBins(name, tuple(edges), tuple(count_bins(score, edges).tolist())))
     missing = np.count_nonzero(np.isnan(matrix), axis=0)
     return QualityReference(len(matrix), tuple(missing.tolist()), tuple(scores))
 
 
-def list_scores(description: Description, answered: Outcome) -> dict[str, npt.NDArray[Any]]:
-    """Return what the distributions are of, by name: numbers, or places of labels among the classes.
+def list_scores(description: Description, answered: Outcome) -> dict[str, Score]:
+    """Return what the distributions are of, by name.
 
-    Of a regression the prediction; of two classes the probability of the second; else the label.
+    Of a number the prediction; of two classes the probability of the second; else the label. Of several outputs the
+    predictions of each.
     """
-    classes = description.signature.classes
-    if classes is None:
-        return {"prediction": answered.predictions}
-    if len(classes) > MOST_CLASSES:
-        return {}
-    if answered.probabilities is None or not description.labels_from_probabilities:
-        places = {label: place for place, label in enumerate(classes)}
-        return {"prediction": np.array([places[label] for label in answered.predictions.tolist()], np.int64)}
+    outputs = description.signature.answers
+    if len(outputs) > 1:
+        columns = zip(outputs, answered.predictions.T, strict=True)
+        scores = {output.prediction_column: _read_predictions(output, column) for output, column in columns}
+        return {name: score for name, score in scores.items() if score is not None}
+    [output] = outputs
+    probabilities = answered.probabilities if description.labels_from_probabilities else None
+    classes = output.classes
+    if classes is None or probabilities is None or len(classes) > MOST_CLASSES:
+        score = _read_predictions(output, answered.predictions)
+        return {} if score is None else {output.prediction_column: score}
     if len(classes) == 2:
-        return {f"probability_{classes[1]}": answered.probabilities[:, 1]}
-    return {"prediction": find_likeliest(answered.probabilities)}
+        return {f"probability_{classes[1]}": Score(probabilities[:, 1], None)}
+    return {output.prediction_column: Score(find_likeliest(probabilities), len(classes))}
+
+
+def _read_predictions(output: Output, predictions: npt.NDArray[Any]) -> Score | None:
+    """Return numbers, or the places of labels among their classes; None if there are too many."""
+    if output.classes is None:
+        return Score(predictions, None)
+    if len(output.classes) > MOST_CLASSES:
+        return None
+    places = {label: place for place, label in enumerate(output.classes)}
+    return Score(np.array([places[label] for label in predictions.tolist()], np.int64), len(places))
 
 
 def count_bins(score: npt.NDArray[Any], edges: Sequence[float]) -> Places:
@@ -293,8 +314,3 @@ def _place_edges(scores: Numbers) -> list[float]:
     places = places[places < len(values) - 1]
     edges: list[float] = (values[places] / 2 + values[places + 1] / 2).tolist()
     return edges
-
-
-def _edge_classes(signature: Signature) -> list[float]:
-    """Return edges between the places of the classes."""
-    return [place + 0.5 for place in range(len(signature.classes or ()) - 1)]

@@ -76,6 +76,8 @@ class Notes(TypedDict, total=False):
         Rows of one model call at most.
     version : int
         By default the next free one.
+    outputs : sequence of str
+        Names of what it answers, if that is several values a row; by default their places from 0.
     other_scikit_learn : bool
         Whether it may be of another minor version of scikit-learn than the installed one.
     sign_with : Path
@@ -86,6 +88,7 @@ class Notes(TypedDict, total=False):
     training: Mapping[str, Detail]
     max_batch_rows: int | None
     version: int | None
+    outputs: Sequence[str]
     other_scikit_learn: bool
     sign_with: Path | None
 
@@ -159,7 +162,7 @@ def register_model(
     Parameters
     ----------
     estimator : object
-        A fitted classifier or regressor with one output.
+        A fitted classifier or regressor.
     name : str
     registry : Registry
     sample : ndarray or DataFrame, shape (n_rows, n_columns)
@@ -233,9 +236,9 @@ def _register(
     artifact: Artifact, name: str, registry: Registry, sample: Rows, columns: Sequence[str] | None, notes: Notes
 ) -> Manifest:
     """Describe a model by its sample, check it as a worker would, and write it as a new version."""
-    described = describe_model(artifact.estimator, sample, columns)
+    described = describe_model(artifact.estimator, sample, columns, notes.get("outputs", ()))
     described = described._replace(signature=_apply_inputs(described.signature, artifact.inputs))
-    runner = EstimatorRunner(artifact.estimator, described.signature.columns)
+    runner = EstimatorRunner(artifact.estimator, described.signature.columns, described.signature.answers)
     choice = _choose_backend(artifact, runner, described)
     description = Description(
         format=artifact.format,
@@ -248,7 +251,7 @@ def _register(
         max_batch_rows=notes.get("max_batch_rows"),
         trusted_types=artifact.trusted_types,
         other_scikit_learn=notes.get("other_scikit_learn", False),
-        golden_sample=take_golden_sample(artifact.estimator, described.sample),
+        golden_sample=take_golden_sample(artifact.estimator, described.sample, described.signature.answers),
         origin=artifact.origin or find_origin(Path.cwd()),
         backend=choice.backend,
     )
@@ -299,9 +302,7 @@ def _choose_backend(artifact: Artifact, runner: EstimatorRunner, described: Desc
     if artifact.format == "onnx":
         speeds = measure_speeds([runner], described.values)
         return Choice(Backend(name="onnx", reason="it was registered as an ONNX graph", measured=speeds))
-    return choose_backend(
-        artifact.estimator, described.values, columns, labels_follow=described.labels_from_probabilities
-    )
+    return choose_backend(runner, described.values, columns, labels_follow=described.labels_from_probabilities)
 
 
 def _measure_quality(description: Description, runner: EstimatorRunner, sample: Values) -> QualityReference:

@@ -29,6 +29,7 @@ def add_commands(commands: Any) -> None:
     command.add_argument("--format", choices=get_args(Format), help="if the file's ending does not say it")
     command.add_argument("--trust", action="append", default=[], metavar="TYPE", help="a type that a skops file holds")
     command.add_argument("--metric", action="append", default=[], type=_parse_metric, metavar="NAME=VALUE")
+    command.add_argument("--output", action="append", default=[], metavar="NAME", help="of several values a row")
     command.add_argument("--max-batch-rows", type=int, metavar="N", help="rows of one model call at most")
     command.add_argument("--other-scikit-learn", action="store_true", help="keep it if another version made it")
     command.add_argument("--sign-with", type=Path, metavar="KEY.pem", help="private key to sign the version with")
@@ -102,6 +103,7 @@ def register(options: argparse.Namespace) -> None:
         kind=options.format,
         trusted_types=options.trust,
         metrics=dict(options.metric),
+        outputs=options.output,
         max_batch_rows=options.max_batch_rows,
         other_scikit_learn=options.other_scikit_learn,
         sign_with=options.sign_with,
@@ -143,6 +145,7 @@ def summarise(manifest: Manifest) -> dict[str, Any]:
         "task": manifest.signature.task,
         "columns": manifest.signature.column_names,
         "classes": manifest.signature.classes,
+        "outputs": [output.name for output in manifest.signature.answers],
         "metrics": manifest.metrics,
         "sha256": manifest.sha256,
         "size": manifest.size,
@@ -154,6 +157,7 @@ def describe(manifest: Manifest) -> str:
     """Say in a line what a version is."""
     signature = manifest.signature
     classes = "" if signature.classes is None else f", {len(signature.classes)} classes"
+    classes += f", {len(signature.answers)} outputs" if len(signature.answers) > 1 else ""
     golden = 0 if manifest.golden_sample is None else len(manifest.golden_sample.rows)
     return (
         f"{signature.task}, {len(signature.columns)} columns{classes}, {manifest.format} of {manifest.size:,} bytes,"

@@ -20,6 +20,7 @@ from shared.values import Values, join_values
 from shared.wakeups import WakeupPublisher
 from worker.lease import Lease
 from worker.models import LoadedModel, ModelNotReady
+from worker.outputs import split_probabilities
 from worker.quality import QualityCounter
 from worker.scoring import Outcome, score_values
 from worker.shadow import MOST_ROWS, Scored, ShadowScorer
@@ -286,11 +287,19 @@ def _split_outcome(
 
 def _describe_result(own: Outcome, model: LoadedModel, queue_seconds: float, batch_rows: int) -> dict[str, Any]:
     manifest = model.manifest
+    outputs = manifest.signature.answers
     result: dict[str, Any] = {"predictions": own.list_predictions()}
+    if len(outputs) > 1:
+        result["outputs"] = [output.name for output in outputs]
     if manifest.signature.task == "classification":
-        result["classes"] = manifest.signature.classes
-        if own.probabilities is not None:
-            result["probabilities"] = own.list_probabilities()
+        several = [output.classes for output in outputs]
+        result["classes"] = several[0] if len(outputs) == 1 else several
+        if probabilities := own.list_probabilities():
+            result["probabilities"] = (
+                probabilities
+                if len(outputs) == 1
+                else [None if row is None else split_probabilities(row, outputs) for row in probabilities]
+            )
     result["errors"] = [
         {"row": row, "code": error.code, "detail": error.detail} for row, error in sorted(own.errors.items())
     ]

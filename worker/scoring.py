@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from shared.signature import Output
 from shared.values import Matrix, Values
 
 
@@ -31,10 +32,11 @@ class Outcome:
 
     Parameters
     ----------
-    predictions : ndarray, shape (n_rows,)
+    predictions : ndarray, shape (n_rows,) or (n_rows, n_outputs)
         Labels or numbers; where `errors` has the row, a filler that means nothing.
     probabilities : ndarray of float64, shape (n_rows, n_classes), or None
-        None for a regressor and for a classifier that gives none.
+        Of several outputs those of the first, then those of the next. None for a regressor and for a classifier that
+        gives none.
     errors : dict of int to RowError
         By row number from 0; the rows that failed, and only these.
     calls, bisections : int
@@ -76,6 +78,11 @@ class Outcome:
             errors={},
         )
 
+    def list_columns(self) -> list[npt.NDArray[Any]]:
+        """Cut into the predictions of each output, and the probabilities of each class."""
+        predictions = self.predictions.reshape(len(self), -1)
+        return [*predictions.T, *(() if self.probabilities is None else self.probabilities.T)]
+
     def list_predictions(self) -> list[Any]:
         """Turn the predictions into plain Python values, None for a row that failed."""
         return _blank_failed(self.predictions.tolist(), self.errors)
@@ -89,8 +96,8 @@ class Predictor(Protocol):
     """What `score_values` needs of a model."""
 
     @property
-    def class_count(self) -> int | None:
-        """Columns that probabilities must have; None for a regressor."""
+    def outputs(self) -> Sequence[Output]:
+        """What it answers to each row."""
 
     def predict(self, values: Values) -> Outcome:
         """Answer every row in one call, unchecked; may raise anything."""
@@ -151,7 +158,7 @@ def score_values(
         calls += 1
         try:
             answer = model.predict(values[start:stop])
-            check_shape(answer, stop - start, model.class_count)
+            check_shape(answer, stop - start, model.outputs)
         except Exception as error:  # noqa: BLE001 - a model may raise anything, and only its rows may suffer
             failure = _describe_failure(error)
         else:
@@ -174,20 +181,21 @@ def score_values(
     return Outcome(whole.predictions, whole.probabilities, errors, calls, bisections, seconds)
 
 
-def check_shape(answer: Outcome, rows: int, class_count: int | None) -> None:
-    """Check that an answer has one prediction a row and one probability a class.
+def check_shape(answer: Outcome, rows: int, outputs: Sequence[Output]) -> None:
+    """Check that an answer has one prediction a row and output, and one probability a class.
 
     Raises
     ------
     WrongShape
         It has not; taking it would give a row the answer of another.
     """
-    if answer.predictions.shape != (rows,):
+    if answer.predictions.shape != ((rows,) if len(outputs) == 1 else (rows, len(outputs))):
         raise WrongShape(f"the model returned predictions of shape {answer.predictions.shape} for {rows} row(s)")
+    class_count = sum(len(output.classes or ()) for output in outputs)
     if answer.probabilities is not None and answer.probabilities.shape != (rows, class_count):
         raise WrongShape(
             f"the model returned probabilities of shape {answer.probabilities.shape} for {rows} row(s)"
-            f" and {class_count or 0} classes"
+            f" and {class_count} classes"
         )
 
 
@@ -220,7 +228,8 @@ def join_pieces(pieces: list[Piece], rows: int) -> Outcome:
         predictions = np.concatenate([answer.predictions for answer in answers])
         return Outcome(predictions, np.concatenate(joined) if joined else None)
     first = pieces[0].answer
-    predictions = np.zeros(rows, np.result_type(*(piece.answer.predictions for piece in pieces)))
+    kind = np.result_type(*(piece.answer.predictions for piece in pieces))
+    predictions = np.zeros((rows, *first.predictions.shape[1:]), kind)
     probabilities = None if first.probabilities is None else np.zeros((rows, first.probabilities.shape[1]))
     for start, stop, answer in pieces:
         predictions[start:stop] = answer.predictions

@@ -92,7 +92,7 @@ class ShadowScorer:
             own = score_values(model, own_values, MOST_ROWS, patience_seconds=_PATIENCE_SECONDS)
             taken = self._clock() - began
             self._not_before = self._clock() + taken * (1 / TIME_SHARE - 1)
-            _count(labels, outcome, own, comparable=signature.classes == model.manifest.signature.classes)
+            _count(labels, outcome, own, comparable=signature.answers == model.manifest.signature.answers)
 
     def _find_signature(self, name: str, version: int) -> Signature | None:
         with contextlib.suppress(UnknownModel, BrokenManifest):  # it was removed or damaged since

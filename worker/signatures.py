@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import is_classifier, is_regressor
 
-from shared.signature import INTEGER_LIMIT, Column, Label, Signature
+from shared.signature import INTEGER_LIMIT, Column, Signature
+from worker.outputs import derive_outputs
+from worker.unseen import MOST_CATEGORIES, add_known_categories
 
 Rows = Any  # an ndarray or a pandas DataFrame; both are sliced by rows and handed to the estimator
 
-#: Texts of a column that are kept as its categories; with more it is taken for free text.
-MOST_CATEGORIES = 1_000
+#: Rows of the sample that are asked for what the estimator answers.
+ASKED_ROWS = 100
 #: A frame may declare so many.
 _MOST_DECLARED = 100_000
 _TEXT_TYPES = ("str", "string", "object")
 
 
-def derive_signature(estimator: Any, sample: Rows, columns: Sequence[str] | None = None) -> Signature:
-    """Describe what an estimator reads and answers.
+def derive_signature(
+    estimator: Any, sample: Rows, columns: Sequence[str] | None = None, outputs: Sequence[str] = ()
+) -> Signature:
+    """Describe what an estimator reads and answers; `columns` and `outputs` are names for both.
 
     Raises
     ------
@@ -31,12 +35,15 @@ def derive_signature(estimator: Any, sample: Rows, columns: Sequence[str] | None
     """
     if not hasattr(estimator, "predict") or not hasattr(estimator, "__sklearn_tags__"):
         raise ValueError(f"{type(estimator).__name__} is neither a classifier nor a regressor of scikit-learn's kind")
-    described = _describe_columns(estimator, sample, columns)
-    if is_classifier(estimator):
-        return Signature(described, "classification", _list_classes(estimator))
-    if is_regressor(estimator):
-        return Signature(described, "regression")
-    raise ValueError(f"{type(estimator).__name__} is neither a classifier nor a regressor")
+    if not is_classifier(estimator) and not is_regressor(estimator):
+        raise ValueError(f"{type(estimator).__name__} is neither a classifier nor a regressor")
+    described = add_known_categories(_describe_columns(estimator, sample, columns), estimator)
+    task: Literal["classification", "regression"] = "classification" if is_classifier(estimator) else "regression"
+    found = derive_outputs(estimator, sample[:ASKED_ROWS], outputs)
+    if len(found) > 1:
+        return Signature(described, task, outputs=found)
+    labels_only = task == "classification" and not found[0].gives_probabilities
+    return Signature(described, task, found[0].classes, found if labels_only else ())
 
 
 def _describe_columns(estimator: Any, sample: Rows, columns: Sequence[str] | None) -> tuple[Column, ...]:
@@ -171,14 +178,3 @@ def _name_missing(series: Any) -> Any:
         return "nan"
     found = {type(value).__name__ for value in series[series.isna()]}
     return "nan" if "float" in found or not found else "none" if "NoneType" in found else "na"
-
-
-def _list_classes(estimator: Any) -> tuple[Label, ...]:
-    classes = estimator.classes_
-    if not isinstance(classes, np.ndarray):
-        raise ValueError("a classifier with several outputs cannot be served")
-    labels = tuple(classes.tolist())
-    for label in labels:
-        if not isinstance(label, str | int | float | bool):
-            raise ValueError(f"the class {label!r} is no text, number or truth value, so JSON cannot carry it")
-    return labels

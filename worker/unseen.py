@@ -10,7 +10,9 @@ import msgspec
 
 from shared.signature import Column, Label, Signature
 from shared.values import Values
-from worker.signatures import MOST_CATEGORIES
+
+#: Texts of a column that are kept as its categories; with more it is taken for free text.
+MOST_CATEGORIES = 1_000
 
 #: Rows in which an unseen value is tried.
 _TRIED_ROWS = 8

@@ -91,6 +91,9 @@ def register_model(
     metric: Annotated[
         list[str] | None, typer.Option("--metric", metavar="NAME=VALUE", help="Measured on held-out data.")
     ] = None,
+    output: Annotated[
+        list[str] | None, typer.Option("--output", metavar="NAME", help="Of each value, if it answers several.")
+    ] = None,
     max_batch_rows: Annotated[
         int | None, typer.Option("--max-batch-rows", min=1, metavar="N", help="Rows of one model call at most.")
     ] = None,
@@ -129,6 +132,7 @@ def register_model(
             "--sample": sample,
             "--target": target,
             "--metric": metric,
+            "--output": output,
             "--max-batch-rows": max_batch_rows,
             "--format": kind,
             "--trust": trust,

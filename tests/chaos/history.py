@@ -69,7 +69,7 @@ class Answers:
         rows = np.array(submission.rows)
         with self._lock:
             predictions = model.estimator.predict(rows)
-            probabilities = None if model.class_count is None else model.estimator.predict_proba(rows)
+            probabilities = model.estimator.predict_proba(rows) if model.outputs[0].classes else None
         if result["errors"]:
             return f"rows failed: {result['errors'][:3]}"
         if not _agree(result["predictions"], predictions):

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.signature import Output
 from shared.values import Matrix, Values
 from worker.scoring import Outcome, score_values
 
@@ -15,7 +16,7 @@ from worker.scoring import Outcome, score_values
 class Picky:
     """A classifier that raises on some rows and answers NaN on others, as the rows themselves say."""
 
-    class_count: int | None = 2
+    outputs = (Output(classes=("even", "odd")),)
 
     def predict(self, values: Values) -> Outcome:
         """Answer; 13 makes the call raise, 7 makes the row's probabilities NaN."""

@@ -12,21 +12,34 @@ from shared.columns import (
     output_header,
     quote_text,
 )
+from shared.signature import Output
 
 
 def test_added_columns_follow_the_classes() -> None:
-    """A classification adds a probability a class, a regression none, both with the prefix."""
-    assert added_columns(["no", 1]) == [
+    """A classification adds a probability a class, if it gives any, a regression none, all with the prefix."""
+    assert added_columns([Output(classes=("no", 1))]) == [
         "prediction", "probability_no", "probability_1", "error_code", "error_message",
     ]  # fmt: skip
-    assert added_columns(None, "m_") == ["m_prediction", "m_error_code", "m_error_message"]
+    assert added_columns([Output(classes=("no", 1), gives_probabilities=False)]) == [
+        "prediction", "error_code", "error_message",
+    ]  # fmt: skip
+    assert added_columns([Output()], "m_") == ["m_prediction", "m_error_code", "m_error_message"]
+
+
+def test_added_columns_of_several_outputs_carry_their_names() -> None:
+    """Predictions of all outputs come first, then the probabilities of each."""
+    assert added_columns([Output("color", ("red", "blue")), Output("ripe", (False, True))]) == [
+        "prediction_color", "prediction_ripe",
+        "probability_color_red", "probability_color_blue", "probability_ripe_False", "probability_ripe_True",
+        "error_code", "error_message",
+    ]  # fmt: skip
 
 
 def test_collisions_are_found_and_named() -> None:
     """A header that has an added name already is refused with that name."""
-    assert find_collisions(["a", "prediction"], added_columns(None)) == ["prediction"]
+    assert find_collisions(["a", "prediction"], added_columns([Output()])) == ["prediction"]
     with pytest.raises(ColumnCollision, match=r"'prediction'.*column_prefix") as refused:
-        output_header(b"a,prediction\n", ["a", "prediction"], None, b",")
+        output_header(b"a,prediction\n", ["a", "prediction"], [Output()], b",")
     assert (refused.value.code, refused.value.names) == ("column_collision", ["prediction"])
 
 
@@ -35,7 +48,7 @@ def test_header_keeps_its_bytes(newline: bytes) -> None:
     """The header comes back as it was, then the new names, then its own newline."""
     header = b'\xef\xbb\xbf"id" , "x;y"'
 
-    written = output_header(header + newline, ["id ", ' "x', 'y"'], ["a;b"], b";", "p_")
+    written = output_header(header + newline, ["id ", ' "x', 'y"'], [Output(classes=("a;b",))], b";", "p_")
 
     assert written == header + b';p_prediction;"p_probability_a;b";p_error_code;p_error_message' + newline
 

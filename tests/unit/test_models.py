@@ -80,12 +80,20 @@ class AltersItsRows(MinimumOfColumns):
         return super().predict(features)
 
 
-class TwoOutputs(MinimumOfColumns):
-    """It answers twice for a row."""
+class AnswersTwice(MinimumOfColumns):
+    """It has two answers for a row, one after the other."""
 
     def predict(self, features: Any) -> Any:
         """Answer with the first two columns."""
-        return np.asarray(features)[:, :2]
+        return np.asarray(features)[:, :2].ravel()
+
+
+class AnswersWithATable(MinimumOfColumns):
+    """It was fitted on a target of one column."""
+
+    def predict(self, features: Any) -> Any:
+        """Answer with a table."""
+        return np.asarray(features)[:, :1]
 
 
 class RefusesToLoad(MinimumOfColumns):
@@ -177,10 +185,11 @@ def test_the_first_version_is_champion_and_later_ones_are_not(registry: Registry
         (MinimumOfColumns().fit(FEATURES, None), FEATURES[:, :2], "fitted on 4 columns; the sample has 2"),
         (MinimumOfColumns().fit(FEATURES, None), FEATURES.astype("M8[s]"), "numbers, truth values or texts"),
         (StandardScaler().fit(FEATURES), FEATURES, "neither a classifier nor a regressor"),
-        (TwoOutputs().fit(FEATURES, None), FEATURES, "one answer a row"),
+        (AnswersTwice().fit(FEATURES, None), FEATURES, "one answer a row"),
+        (AnswersWithATable().fit(FEATURES, None), FEATURES, r"a flat target, y.ravel\(\)"),
         (AltersItsRows().fit(FEATURES, None), FEATURES.copy(), "alters the rows"),
     ],
-    ids=["empty", "columns", "times", "task", "outputs", "alters"],
+    ids=["empty", "columns", "times", "task", "twice", "table", "alters"],
 )
 def test_what_cannot_be_served_is_not_registered(registry: Registry, estimator: Any, sample: Any, message: str) -> None:
     """An estimator or a sample that does not fit is refused with the reason, and nothing is written."""

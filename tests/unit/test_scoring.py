@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from shared.signature import Output
 from shared.values import Matrix, Values
 from worker.scoring import Outcome, RowError, score_values
 
@@ -20,7 +21,7 @@ class Doubler:
         Gets the rows of the call; may raise, or return another outcome, or None.
     """
 
-    class_count: int | None = None
+    outputs = (Output(),)
 
     def __init__(self, misbehave: Callable[[Matrix], Outcome | None] = lambda rows: None) -> None:
         self.misbehave = misbehave
@@ -36,7 +37,7 @@ class Doubler:
 class Chooser:
     """A classifier of two classes, by the sign of the first column."""
 
-    class_count: int | None = 2
+    outputs = (Output(classes=("no", "certainly")),)
 
     def __init__(self, classes: int = 2) -> None:
         self.classes = classes
