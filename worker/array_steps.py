@@ -27,6 +27,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
+from shared.signature import Column
+from worker.category_steps import ENCODERS, FILLERS, CategoryTables
 from worker.tree_ensembles import Array, NotConvertible
 
 #: Rows in, rows out, each of shape (n_rows, n_columns); the rows that come in are not written to.
@@ -37,16 +39,56 @@ _SELECTORS = (
 )  # fmt: skip
 
 
-def compile_step(transformer: Any) -> Step:
-    """Make a function of a fitted transformer.
+def compile_steps(transformers: Sequence[Any], columns: Sequence[Column]) -> Step:
+    """Make a function of fitted transformers that are called one after the other.
+
+    Parameters
+    ----------
+    transformers : sequence of object
+        Pipelines among them are looked into.
+    columns : sequence of Column
+        What the first of them reads.
 
     Raises
     ------
     NotConvertible
-        It is none that is known here, or set in a way that is not.
+        One is none that is known here, or set in a way that is not.
     """
-    if transformer is None or transformer == "passthrough":
+    steps = [step for transformer in transformers for step in _list_steps(transformer)]
+    if not steps:
+        if any(column.is_coded for column in columns):
+            raise NotConvertible("it passes texts or categories on")
         return _keep_rows
+    if type(steps[0]) is ColumnTransformer:
+        return join_steps([_compile_columns(steps[0], columns), *map(_compile_step, steps[1:])])
+    encoding = _count_encoding(steps)
+    if encoding:
+        return join_steps([CategoryTables(steps[:encoding], columns), *map(_compile_step, steps[encoding:])])
+    if any(column.is_coded for column in columns):
+        raise NotConvertible(f"its step {type(steps[0]).__name__} reads texts or categories")
+    return join_steps([*map(_compile_step, steps)])
+
+
+def _list_steps(transformer: Any) -> list[Any]:
+    if transformer is None or (isinstance(transformer, str) and transformer == "passthrough"):
+        return []
+    if type(transformer) is Pipeline:
+        return [step for _, inner in transformer.steps for step in _list_steps(inner)]
+    return [transformer]
+
+
+def _count_encoding(steps: Sequence[Any]) -> int:
+    """Return how many of the first steps make numbers of categories; 0 if they do not."""
+    for place, step in enumerate(steps):
+        if type(step) in ENCODERS:
+            return place + 1
+        if type(step) not in FILLERS:
+            return 0
+    return 0
+
+
+def _compile_step(transformer: Any) -> Step:
+    """Make a function of one transformer, that reads numbers."""
     kind = type(transformer)  # a subclass may transform in its own way
     compile_one = _COMPILERS.get(kind)
     if compile_one is None:
@@ -64,10 +106,6 @@ def join_steps(steps: Sequence[Step]) -> Step:
 
 def _keep_rows(rows: Array) -> Array:
     return rows
-
-
-def _compile_pipeline(pipeline: Pipeline) -> Step:
-    return join_steps([compile_step(step) for _, step in pipeline.steps])
 
 
 def _compile_standard_scaler(scaler: StandardScaler) -> Step:
@@ -127,13 +165,13 @@ def _compile_selector(selector: Any) -> Step:
     return lambda rows: rows.take(kept, axis=1)
 
 
-def _compile_columns(transformer: ColumnTransformer) -> Step:
+def _compile_columns(transformer: ColumnTransformer, columns: Sequence[Column]) -> Step:
     parts: list[tuple[Array, Step]] = []
     for name, step, _ in transformer.transformers_:
         positions = np.asarray(transformer._transformer_to_input_indices[name])
         if (isinstance(step, str) and step == "drop") or not len(positions):
             continue
-        parts.append((positions, compile_step(step)))
+        parts.append((positions, compile_steps([step], [columns[position] for position in positions])))
     if transformer.transformer_weights:
         raise NotConvertible("its step ColumnTransformer weighs its parts")
     if not parts:
@@ -141,12 +179,16 @@ def _compile_columns(transformer: ColumnTransformer) -> Step:
     return lambda rows: np.concatenate([step(rows.take(positions, axis=1)) for positions, step in parts], axis=1)
 
 
+def _compile_later_columns(transformer: ColumnTransformer) -> Step:
+    """Make a function of one that reads what another step made: numbers."""
+    return _compile_columns(transformer, [Column(str(place)) for place in range(transformer.n_features_in_)])
+
+
 _COMPILERS: dict[type, Callable[[Any], Step]] = {
-    ColumnTransformer: _compile_columns,
+    ColumnTransformer: _compile_later_columns,
     FunctionTransformer: _compile_function,
     MaxAbsScaler: _compile_largest_scaler,
     MinMaxScaler: _compile_range_scaler,
-    Pipeline: _compile_pipeline,
     RobustScaler: _compile_robust_scaler,
     SimpleImputer: _compile_imputer,
     StandardScaler: _compile_standard_scaler,

@@ -85,13 +85,16 @@ def _convert(own: EstimatorRunner, sample: Values, columns: Sequence[Column]) ->
     """Return the first conversion that answers as the estimator does, or why there is none."""
     if len(own.outputs) > 1:
         return "it is not converted: it has several outputs"
-    if any(column.is_coded for column in columns):
-        return "it is not converted: it reads texts or categories"
-    probes = make_probes(sample, columns)
+    counts = [len(column.categories) if column.is_coded else np.inf for column in columns]
+    # Values that are no categories are the estimator's to decide in any case.
+    known = sample[np.flatnonzero(~(sample.matrix >= counts).any(axis=1))]
+    if not len(known):
+        return "it is not converted: the sample has no row of categories that it knows"
+    probes = make_probes(known, columns)
     reasons: list[str] = []
     for convert in (_convert_directly, _convert_whole):
         try:
-            return convert(own, sample.matrix, probes)
+            return convert(own, known.matrix, columns, probes)
         except (NotConvertible, GraphRefused, Disagreement) as error:
             reasons.append(str(error))
     return "it is not converted: " + "; ".join(reasons)
@@ -113,9 +116,11 @@ def _compare_speeds(own: EstimatorRunner, candidate: _Candidate | str, sample: V
     return Choice(Backend(reason=reason, measured=measured))
 
 
-def _convert_directly(own: EstimatorRunner, sample: Matrix, probes: Sequence[Values]) -> _Candidate:
+def _convert_directly(
+    own: EstimatorRunner, sample: Matrix, columns: Sequence[Column], probes: Sequence[Values]
+) -> _Candidate:
     """Convert to a program: of arrays alone, or with a graph for small calls of its trees."""
-    step, last = split_pipeline(own.estimator)
+    step, last = split_pipeline(own.estimator, columns)
     head = read_head(last)
     if isinstance(head, LinearHead):
         runner = ProgramRunner(Program(step, head), own)
@@ -161,8 +166,12 @@ def _convert_trees(
     return _Candidate(backend, runner, content)
 
 
-def _convert_whole(own: EstimatorRunner, sample: Matrix, probes: Sequence[Values]) -> _Candidate:
+def _convert_whole(
+    own: EstimatorRunner, sample: Matrix, columns: Sequence[Column], probes: Sequence[Values]
+) -> _Candidate:
     """Convert to one graph of everything, by skl2onnx."""
+    if any(column.is_coded for column in columns):
+        raise NotConvertible("with texts or categories a whole graph is not tried")
     if np.isnan(sample).any():
         raise NotConvertible("with missing values a whole graph is not tried")
     content = convert_whole(own.estimator, sample.shape[1])

@@ -11,10 +11,11 @@ import numpy.typing as npt
 from shared.backend import Backend
 from shared.signature import Column, Output
 from shared.values import Values
-from worker.direct import LinearHead, OutOfDomain, Program, TreesHead, read_head, split_pipeline
+from worker.direct import LinearHead, Program, TreesHead, read_head, split_pipeline
 from worker.frames import Framer
 from worker.onnx_session import OnnxGraph
 from worker.outputs import join_probabilities
+from worker.tree_ensembles import OutOfDomain
 
 Answers = npt.NDArray[Any]
 
@@ -128,18 +129,26 @@ def open_runner(backend: Backend, own: EstimatorRunner, columns: Sequence[Column
         return GraphRunner(content, own)
     graph = None if content is None else OnnxGraph(content)
     allow_missing = any(column.nullable for column in columns)
-    return ProgramRunner(make_program(own.estimator, graph, backend.graph_rows, allow_missing=allow_missing), own)
+    program = make_program(own.estimator, columns, graph, backend.graph_rows, allow_missing=allow_missing)
+    return ProgramRunner(program, own)
 
 
-def make_program(estimator: Any, graph: OnnxGraph | None, graph_rows: int | None, *, allow_missing: bool) -> Program:
-    """Make the program of an estimator.
+def make_program(
+    estimator: Any,
+    columns: Sequence[Column],
+    graph: OnnxGraph | None,
+    graph_rows: int | None,
+    *,
+    allow_missing: bool,
+) -> Program:
+    """Make the program of an estimator that reads such columns.
 
     Raises
     ------
     NotConvertible
         It has none.
     """
-    step, last = split_pipeline(estimator)
+    step, last = split_pipeline(estimator, columns)
     head = read_head(last)
     if isinstance(head, LinearHead):
         return Program(step, head)

@@ -6,7 +6,7 @@ Where rows leave the domain in which that is so, it refuses them, and the estima
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import LinearSVC, LinearSVR
 from sklearn.utils.extmath import softmax
 
-from worker.array_steps import Step, compile_step, join_steps
+from shared.signature import Column
+from worker.array_steps import Step, compile_steps, join_steps
 from worker.onnx_session import OnnxGraph
 from worker.onnx_trees import has_leaf_vectors
-from worker.tree_ensembles import Array, NotConvertible, Numbers, TreeEnsemble, read_trees
+from worker.tree_ensembles import Array, NotConvertible, Numbers, OutOfDomain, TreeEnsemble, read_trees
 
 _LOGISTIC = (LogisticRegression, LogisticRegressionCV)
 _DECIDING = (LinearSVC, Perceptron, RidgeClassifier, RidgeClassifierCV)
@@ -44,10 +45,6 @@ _LINEAR = (
     SGDRegressor,
 )  # fmt: skip
 _COEFFICIENTS = (*_LOGISTIC, *_DECIDING, *_LINEAR)
-
-
-class OutOfDomain(ValueError):
-    """Among the rows are numbers of which the estimator would complain, or might."""
 
 
 class LinearHead:
@@ -176,18 +173,28 @@ class Program:
         return self.head.answer(self.step(rows))
 
 
-def split_pipeline(estimator: Any) -> tuple[Step, Any]:
+def split_pipeline(estimator: Any, columns: Sequence[Column]) -> tuple[Step, Any]:
     """Take a pipeline apart: its steps as one function, and its last estimator.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted.
+    columns : sequence of Column
+        What it reads.
 
     Raises
     ------
     NotConvertible
-        A step is not known.
+        A step is not known, or none makes numbers of texts.
     """
-    if type(estimator) is not Pipeline:
-        return join_steps([]), estimator
-    inner, last = split_pipeline(estimator.steps[-1][1])
-    return join_steps([*(compile_step(step) for _, step in estimator.steps[:-1]), inner]), last
+    steps: list[Any] = []
+    while type(estimator) is Pipeline:
+        steps += [step for _, step in estimator.steps[:-1]]
+        estimator = estimator.steps[-1][1]
+    if not steps and any(column.is_coded for column in columns):
+        raise NotConvertible("it reads texts or categories itself")
+    return (compile_steps(steps, columns) if steps else join_steps([])), estimator
 
 
 def read_head(last: Any) -> LinearHead | TreeEnsemble:

@@ -40,6 +40,10 @@ class NotConvertible(ValueError):
     """An estimator cannot be run in another way than its own; the message says why."""
 
 
+class OutOfDomain(ValueError):
+    """Among the rows are values of which the estimator would complain, or might."""
+
+
 @dataclass(frozen=True)
 class Nodes:
     """The nodes of all trees, one after the other.
