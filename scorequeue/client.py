@@ -7,6 +7,7 @@ and `transfer` how a large file goes back and forth.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from types import TracebackType
@@ -37,10 +38,10 @@ class Client:
 
     Parameters
     ----------
-    url : str
-        Address of the service.
+    url : str, optional
+        Address of the service; by default ``SCOREQUEUE_URL``, or this machine.
     api_key : str, optional
-        Key to show; None where the service asks for none.
+        Key to show; by default ``SCOREQUEUE_API_KEY``, or none.
     timeout : float
         Seconds that the service may stay silent before `ServiceUnreachable` is raised.
     patience : float
@@ -57,13 +58,15 @@ class Client:
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | None = None,
         api_key: str | None = None,
         *,
         timeout: float = 30.0,
         patience: float = 30.0,
         connections: int = 8,
     ) -> None:
+        url = url or os.environ.get("SCOREQUEUE_URL") or DEFAULT_URL
+        api_key = api_key or os.environ.get("SCOREQUEUE_API_KEY") or None
         self.transport = Transport(url, api_key, timeout=timeout, patience=patience, connections=connections)
 
     def submit(

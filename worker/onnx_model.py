@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -134,13 +134,26 @@ def read_labels(content: bytes) -> tuple[Label, ...] | None:
         raise WrongGraph(f"this is no ONNX file ({type(error).__name__})") from error
     if len(graph.output) == 1:
         return None
+    tables = {table.name: table for table in graph.initializer}
     for node in reversed(graph.node):  # the last one that names classes made the answer
-        for attribute in node.attribute:
-            if attribute.name in _CLASS_ATTRIBUTES and (found := list(attribute.strings) or list(attribute.ints)):
-                return tuple(value.decode() if isinstance(value, bytes) else int(value) for value in found)
+        if found := _find_labels(node, tables):
+            return tuple(value.decode() if isinstance(value, bytes) else value for value in found)
     raise WrongGraph(
         "the graph answers with labels and probabilities, and none of its nodes says which classes there are"
     )
+
+
+def _find_labels(node: Any, tables: Mapping[str, Any]) -> list[Any]:
+    """Return the classes that a node names, or picks its answers from; none if it does neither."""
+    for attribute in node.attribute:
+        if attribute.name in _CLASS_ATTRIBUTES and (found := list(attribute.strings) or list(attribute.ints)):
+            return found
+    if node.op_type == "ArrayFeatureExtractor" and node.input[0] in tables:
+        from onnx.numpy_helper import to_array
+
+        labels: list[Any] = to_array(tables[node.input[0]]).ravel().tolist()
+        return labels
+    return []
 
 
 def _find_type(node: Any) -> Any:

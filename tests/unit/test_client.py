@@ -92,6 +92,23 @@ def test_submit_sends_what_the_contract_asks_for(service: RecordedService, clien
     assert "Authorization" not in request.headers
 
 
+def test_address_and_key_may_come_from_the_environment(
+    service: RecordedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for the commands; what is said in the call counts more."""
+    monkeypatch.setenv("SCOREQUEUE_URL", service.url)
+    monkeypatch.setenv("SCOREQUEUE_API_KEY", "sq_of_the_environment")
+    service.play("GET", JOB, job_record())
+
+    with Client(timeout=5) as client:
+        client.job(JOB_ID)
+    with Client(timeout=5, api_key="sq_own") as client:
+        client.job(JOB_ID)
+
+    sent = [request.headers["Authorization"] for request in service.requests]
+    assert sent == ["Bearer sq_of_the_environment", "Bearer sq_own"]
+
+
 def test_api_key_is_a_bearer_token(service: RecordedService) -> None:
     """A key that is given to the client goes with every request."""
     service.play("GET", JOB, job_record())

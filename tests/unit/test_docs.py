@@ -15,7 +15,10 @@ from shared.settings import FOREIGN_NAMES, PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "models/README.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "models/README.md", "examples/README.md")
+    ),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 #: The words of the design; the glossary has these and no others.
@@ -24,7 +27,7 @@ WORDS = [
     "model, version, alias", "signature", "registry", "dead letter",
 ]  # fmt: skip
 
-_TOP = r"(?:api|worker|shared|scorequeue|deploy|docs|tests|benchmarks|requirements|models|\.ci|\.github)"
+_TOP = r"(?:api|worker|shared|scorequeue|deploy|docs|tests|benchmarks|examples|requirements|models|\.ci|\.github)"
 _PATH = re.compile(rf"(?<![\w/.-]){_TOP}/[\w./*-]*")
 _ROOT_FILE = re.compile(r"`((?:Makefile|Dockerfile\.\w+|[\w.-]+\.(?:toml|yml|md)))`")
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import yaml
 from onnx import TensorProto, helper
+from skl2onnx import to_onnx
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
@@ -160,6 +161,25 @@ def test_an_onnx_classifier_is_served_with_the_classes_of_its_graph(
     answer = load_model(registry, "iris", 1).predict(Values(IRIS.data))
     assert answer.list_predictions() == MODEL.predict(FRAME).tolist()
     assert np.allclose(answer.probabilities, MODEL.predict_proba(FRAME), rtol=1e-4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("labels", [["no", "yes", "maybe"], [4, 7, 9]], ids=["texts", "numbers"])
+def test_graphs_as_converters_write_them_have_their_classes(
+    registry: Registry, tmp_path: Path, kind: Any, labels: list[Any]
+) -> None:
+    """Whether a node names them, or labels are picked from a table of the graph, as they are in double precision."""
+    rows = np.random.default_rng(0).normal(size=(60, 4))
+    model = LogisticRegression().fit(rows, np.array(labels)[rows[:, :3].argmax(axis=1)])
+    graph = to_onnx(model, rows[:1].astype(kind), options={"zipmap": False})
+    (tmp_path / "m.onnx").write_bytes(graph.SerializeToString())
+
+    manifest = register_file(tmp_path / "m.onnx", "m", registry=registry, sample=pd.DataFrame(rows))
+
+    assert manifest.signature.classes == tuple(sorted(labels))
+    outcome = load_model(registry, "m", 1).predict(Values(rows))
+    assert outcome.list_predictions() == model.predict(rows).tolist()
+    np.testing.assert_allclose(outcome.probabilities, model.predict_proba(rows), rtol=1e-4)
 
 
 def test_an_onnx_regressor_answers_one_number_a_row(registry: Registry, sample: Path, tmp_path: Path) -> None:
