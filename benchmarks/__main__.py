@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-from benchmarks import durability, files, inference, killed, quality, recovery, rows, swap
+from benchmarks import durability, files, http, inference, killed, quality, recovery, rows, swap
 
 
 def main() -> int:
@@ -16,7 +16,19 @@ def main() -> int:
     parser.add_argument(
         "which",
         nargs="?",
-        choices=("rows", "files", "large", "killed", "inference", "quality", "durability", "recovery", "swap", "all"),
+        choices=(
+            "rows",
+            "files",
+            "large",
+            "killed",
+            "inference",
+            "quality",
+            "durability",
+            "http",
+            "recovery",
+            "swap",
+            "all",
+        ),
         default="all",
     )
     parser.add_argument("--jobs", type=int, default=20_000, metavar="N", help="one-row jobs to the service")
@@ -48,6 +60,8 @@ def main() -> int:
         wrong += quality.run(options)
     if options.which in ("durability", "all"):
         wrong += durability.run(options)
+    if options.which == "http":
+        wrong += http.run(options)
     if options.which in ("recovery", "all"):
         wrong += recovery.run(options)
     if options.which in ("swap", "all"):

@@ -74,7 +74,7 @@ def list_service_processes(
     specs = [
         ProcessSpec(
             "API",
-            (sys.executable, "-m", "granian", *_list_api_options(options.host, options.port), "api:app"),
+            (sys.executable, "-m", "granian", *list_api_options(options.host, options.port), "api:app"),
             folder.logs / "api.log",
             counted,
             folder.run,
@@ -157,7 +157,8 @@ def make_training_process(folder: DataFolder, environment: dict[str, str]) -> Pr
     )
 
 
-def _list_api_options(host: str, port: int) -> list[str]:
+def list_api_options(host: str, port: int) -> list[str]:
+    """Return what the API's server is started with."""
     options = {
         "--interface": "wsgi",
         "--host": host,
