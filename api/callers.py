@@ -20,6 +20,10 @@ DEFAULT_TENANT = "default"
 _PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
 
 
+#: What is read here is read in one round trip, with the limits of the request (`api.jobs.look_at_job`).
+LOOKS = frozenset({"/v1/jobs/<job_id>", "/v1/jobs/<job_id>/result"})
+
+
 class _CallersElsewhere(ServiceError):
     """No key is needed yet, and the caller is not on this machine."""
 
@@ -50,7 +54,7 @@ def install(app: Flask) -> None:
         except ServiceError as error:
             _note_refusal(error)
             raise
-        if rule != "/metrics":
+        if rule != "/metrics" and (rule not in LOOKS or request.method not in ("GET", "HEAD")):
             service.limits.take_request(g.caller)
 
 

@@ -34,7 +34,10 @@ def _compress(response: Response) -> Response:
         return response
     if "Content-Encoding" in response.headers or response.status_code in (204, 206, 304):
         return response
-    response.vary.add("Accept-Encoding")
+    if "Vary" in response.headers:
+        response.vary.add("Accept-Encoding")
+    else:
+        response.headers["Vary"] = "Accept-Encoding"
     data = response.get_data()
     if len(data) < _LARGE_BYTES or not wants_packed():
         return response

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import redis
 from flask import Blueprint, Response, request
 
 from api import inputs, uploads
-from api.callers import get_tenant
+from api.callers import get_caller, get_tenant
 from api.decoding import read_body
 from api.file_options import FORMATS, FileForm, FileOptions, FileQuery, InputRequest
+from api.limits import note_limits
 from api.operations import JOB_LINKS, JSON, Answer, Body, describe
 from api.paging import PageQuery, collect_page, link_next
 from api.parameters import read_query
 from api.preferences import confirm_wait, get_wait_seconds
 from api.problems import PROBLEMS, answer_problem, describe_problem
-from api.results import answer_file_errors, answer_file_result, read_result
+from api.results import answer_file_errors, answer_file_result, fetch_result, read_result
 from api.service import Service, answer_json, get_service
 from api.shapes import EndedJob, JobList, JobView, Preview, RowsResult
 from api.submission import Options, Rows, submit_rows
@@ -114,9 +115,12 @@ def show(job_id: str) -> Response:
     """Show a job; with ``Prefer: wait=n`` as soon as it has ended, or after n seconds."""
     service = get_service()
     seconds = get_wait_seconds(service.settings.max_wait_seconds)
-    job = find_job(service, job_id)
-    ended = job if job.status.is_terminal or not seconds else await_job(service, job, seconds)
-    response = answer_json(describe_job(service, ended or job))
+    look = look_at_job(service, job_id)
+    waits = seconds and not look.job.status.is_terminal
+    ended = await_job(service, look.job, seconds) if waits else look.job
+    # What was waited for is looked at anew.
+    described = describe_job(service, ended) if waits and ended else _describe(look.job, look.position)
+    response = answer_json(described)
     response.add_etag()
     if seconds and ended:
         confirm_wait(response, seconds)
@@ -151,7 +155,8 @@ def show(job_id: str) -> Response:
 def show_result(job_id: str) -> Response:
     """Answer with what was scored, or with why it was not."""
     service = get_service()
-    job = find_job(service, job_id)
+    look = look_at_job(service, job_id, with_result=True)
+    job = look.job
     if (
         read_query(ResultQuery).partial
         and job.kind == "file"
@@ -167,8 +172,8 @@ def show_result(job_id: str) -> Response:
                 return answer_file_result(service, job)
         except FileNotFoundError:  # files are removed before the record
             raise job_gone(job_id) from None
-        result = read_result(service, job_id)
-        if result is None:  # it went past its retention between the two looks
+        result = fetch_result(service, job_id, look.result)
+        if result is None:  # it was kept in the file store, and files are removed before the record
             raise job_gone(job_id)
         return Response(result, mimetype="application/json")
     if job.status == Status.CANCELED:
@@ -313,10 +318,37 @@ def find_job(service: Service, job_id: str) -> Job:
     """
     job = service.store.read_job(job_id, get_tenant())
     if job is None:
-        if service.store.was_issued(job_id, get_tenant(), time.time_ns() // 1_000_000):
-            raise job_gone(job_id)
-        raise ServiceError("unknown_job", "There is no such job.")
+        raise _explain_absence(service, job_id)
     return job
+
+
+class _Seen(NamedTuple):
+    job: Job
+    position: int | None
+    result: bytes | None
+
+
+def look_at_job(service: Service, job_id: str, *, with_result: bool = False) -> _Seen:
+    """Return the caller's job, its place in the queue and its result, and count the request, in one round trip.
+
+    Raises
+    ------
+    ServiceError
+        As `find_job`; or ``rate_limited``.
+    """
+    caller = get_caller()
+    limits = service.limits.list_request_limits(caller)
+    look = service.store.look(job_id, limits=limits, with_result=with_result)
+    note_limits(look.limits)
+    if look.job is None or look.job.tenant != caller.tenant:
+        raise _explain_absence(service, job_id)
+    return _Seen(look.job, look.position, look.result)
+
+
+def _explain_absence(service: Service, job_id: str) -> ServiceError:
+    if service.store.was_issued(job_id, get_tenant(), time.time_ns() // 1_000_000):
+        return job_gone(job_id)
+    return ServiceError("unknown_job", "There is no such job.")
 
 
 def describe_job(service: Service, job: Job) -> dict[str, Any]:

@@ -55,9 +55,12 @@ class Limits:
         redis.RedisError
             Redis does not answer; nobody is let through uncounted.
         """
-        wanted = _list_limits("requests", caller, self._requests, caller.rate_limit)
-        if wanted:
+        if wanted := self.list_request_limits(caller):
             note_limits(self._limiter.take([(limit, 1) for limit in wanted]))
+
+    def list_request_limits(self, caller: Caller) -> list[Limit]:
+        """Return the limits from which a request is taken."""
+        return _list_limits("requests", caller, self._requests, caller.rate_limit)
 
     def list_row_limits(self, caller: Caller) -> list[Limit]:
         """Return the limits from which a job's rows are taken."""

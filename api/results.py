@@ -28,9 +28,13 @@ from shared.store import LedgerEntry
 
 def read_result(service: Service, job_id: str) -> bytes | None:
     """Return the result of a rows job: the bytes to be served; None if it has none, or none any more."""
-    result = service.store.read_result(job_id)
+    return fetch_result(service, job_id, service.store.read_result(job_id))
+
+
+def fetch_result(service: Service, job_id: str, stored: bytes | None) -> bytes | None:
+    """Return the result that a record has, or that it says where to find; None if it is not there any more."""
     try:
-        return None if result is None else service.files.fetch(job_id, result)
+        return None if stored is None else service.files.fetch(job_id, stored)
     except FileNotFoundError:  # files are removed before the record
         return None
 

@@ -31,6 +31,7 @@ from shared.connection import connect
 from shared.filestore import FileStore
 from shared.keys import KeyStore
 from shared.limits import Limiter
+from shared.line import Line
 from shared.logs import get_logger
 from shared.quality_counts import QualityCounts
 from shared.registry import Registry
@@ -57,9 +58,11 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.store = JobStore(connect(settings.redis_url))
-        self.keys = KeyRing(settings, KeyStore(self.store.client))
-        self.limits = Limits(settings, Limiter(self.store.client))
+        client = connect(settings.redis_url)
+        line = Line(client)
+        self.store = JobStore(client, line)
+        self.keys = KeyRing(settings, KeyStore(client))
+        self.limits = Limits(settings, Limiter(client, line))
         self.registry = Registry(settings.models)
         self.fleet = FleetView(self.store)
         self.files = FileStore(open_blobs(settings.file_store))

@@ -16,6 +16,7 @@ import msgspec
 import redis
 
 from shared.errors import ServiceError
+from shared.line import Line
 from shared.scripts import Scripts
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 24 * 3600}
@@ -69,10 +70,12 @@ class Limiter:
     Parameters
     ----------
     client : redis.Redis
+    line : Line, optional
+        See `shared.scripts.Scripts`.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
-        self._scripts = Scripts(client)
+    def __init__(self, client: redis.Redis, line: Line | None = None) -> None:
+        self._scripts = Scripts(client, line)
 
     def take(self, wanted: Sequence[tuple[Limit, int]]) -> list[LimitState]:
         """Take an amount from each of some limits, or nothing from any.

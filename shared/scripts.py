@@ -6,17 +6,20 @@ Redis Cluster is not supported: the scripts build their keys themselves (design,
 
 from __future__ import annotations
 
+import hashlib
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
-from redis.commands.core import Script
+from redis.exceptions import NoScriptError
+
+from shared.line import Line
 
 #: Scripts that take memory. All others only free it, and so must run when Redis is full (``allow-oom``):
 #: what is queued still drains.
 _GROWING = frozenset({"submit"})
 _USING_CHUNKS = frozenset({"submit", "commit_chunk"})
-_USING_LIMITS = frozenset({"submit", "take"})
+_USING_LIMITS = frozenset({"look", "submit", "take"})
 
 
 def _read(name: str) -> str:
@@ -32,22 +35,33 @@ def _assemble(name: str) -> str:
     return "\n".join((shebang, _read("prelude"), chunks, limits, body))
 
 
+class _Script(NamedTuple):
+    text: str
+    digest: str
+
+
 class Scripts:
-    """The scripts, registered with one Redis client.
+    """The scripts of one Redis server; each is sent once and then called by its hash.
 
     Parameters
     ----------
     client : redis.Redis
-        Where they run; each is sent once and then called by its hash.
+        Where they run.
+    line : Line, optional
+        On which they are called, by a process of many threads; by default each call takes a connection of the client.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
-        self._scripts: dict[str, Script] = {}
+    def __init__(self, client: redis.Redis, line: Line | None = None) -> None:
+        self._call = client.execute_command if line is None else line.call
+        self._scripts: dict[str, _Script] = {}
 
     def run(self, name: str, *arguments: str | bytes | int | float) -> Any:
         """Run the script `name` with `arguments` and return its reply."""
         script = self._scripts.get(name)
         if script is None:
-            script = self._scripts[name] = self._client.register_script(_assemble(name))
-        return script(keys=[], args=list(arguments))
+            text = _assemble(name)
+            script = self._scripts[name] = _Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+        try:
+            return self._call("EVALSHA", script.digest, 0, *arguments)
+        except NoScriptError:
+            return self._call("EVAL", script.text, 0, *arguments)

@@ -47,6 +47,7 @@ from shared import ids
 from shared.errors import ServiceError
 from shared.jobs import STREAMS, Document, Job, Status
 from shared.limits import Limit, LimitState, read_reply
+from shared.line import Line
 from shared.scripts import Scripts
 
 _JOB_FIELDS = (
@@ -142,6 +143,18 @@ class Submitted(msgspec.Struct, frozen=True):
     limits: list[LimitState] = []
 
 
+class Look(msgspec.Struct, frozen=True):
+    """What is shown of a job."""
+
+    job: Job | None
+    #: In its queue, 1 being next; None if it does not wait.
+    position: int | None
+    #: Of a rows job, if it was asked for and is there.
+    result: bytes | None
+    #: What is left of the limits that the look was taken from.
+    limits: list[LimitState]
+
+
 class Claim(msgspec.Struct, frozen=True):
     """A unit taken from a queue: a rows job, or one chunk of a file job."""
 
@@ -218,11 +231,13 @@ class JobStore:
     client : redis.Redis
         From `shared.connection.connect`: bounded, without silent retries. All methods raise `redis.RedisError` when
         Redis does not answer in time.
+    line : Line, optional
+        See `shared.scripts.Scripts`.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, line: Line | None = None) -> None:
         self.client = client
-        self._scripts = Scripts(client)
+        self._scripts = Scripts(client, line)
         self._id_key: bytes | None = None
         self._id_key_lock = threading.Lock()
 
@@ -307,6 +322,23 @@ class JobStore:
 
     # Reading
 
+    def look(self, job_id: str, *, limits: Sequence[Limit] = (), with_result: bool = False) -> Look:
+        """Return all that is shown of a job, in one round trip; the look itself is taken from limits.
+
+        Raises
+        ------
+        LimitExceeded
+            There were too many.
+        """
+        wanted = [(limit, 1) for limit in limits]
+        buckets = msgspec.json.encode([(*limit.bucket, 1) for limit in limits]) if limits else b""
+        taken, *shown = self._scripts.run("look", job_id, "result" if with_result else "", buckets, *_JOB_FIELDS)
+        states = read_reply(wanted, taken) if limits else []
+        record, before, result = shown
+        job = _read_job(job_id, record)
+        position = None if job is None or before is None else _find_position(job, int(before))
+        return Look(job, position, result, states)
+
     def read_job(self, job_id: str, tenant: str | None = None) -> Job | None:
         """Return a job; None if there is none, or if it is not `tenant`'s."""
         jobs = self.read_jobs([job_id])
@@ -336,7 +368,7 @@ class JobStore:
         if job.sequence is None or job.stream is None or job.status != Status.QUEUED:
             return None
         taken: Any = self.client.hget(f"sq:queue:{job.queue}", f"taken:{job.stream}")
-        return max(1, job.sequence - int(taken or 0))
+        return _find_position(job, int(taken or 0))
 
     def list_jobs(self, tenant: str, *, after: str | None, most: int) -> list[str]:
         """Return ids of a tenant's jobs, newest first.
@@ -609,6 +641,10 @@ class JobStore:
                 self._id_key = self.client.get("sq:id_key")  # type: ignore[assignment]
             assert self._id_key is not None
             return self._id_key
+
+
+def _find_position(job: Job, taken: int) -> int | None:
+    return None if job.sequence is None else max(1, job.sequence - taken)
 
 
 def _read_job(job_id: str, record: list[bytes | None]) -> Job | None:
