@@ -47,6 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def show_settings(options: argparse.Namespace) -> None:
+    """Print the settings, secrets hidden."""
+    shown = Settings.from_env().describe()
+    if options.json:
+        _print_json(shown)
+        return
+    for name, value in shown.items():
+        _print(f"{name}={value}")
+
+
 def create_key(options: argparse.Namespace) -> None:
     """Make a key and show it, this once."""
     for text in (options.rate_limit, options.row_limit):
@@ -169,6 +179,10 @@ def _print_json(value: Any) -> None:
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m api", description="What an operator does to the store.")
     nouns = parser.add_subparsers(required=True, metavar="NOUN")
+
+    command = nouns.add_parser("settings", help="print the settings, secrets hidden")
+    command.add_argument("--json", action="store_true")
+    command.set_defaults(run=show_settings)
 
     keys = nouns.add_parser("keys", help="make, list and revoke API keys").add_subparsers(
         required=True, metavar="COMMAND"

@@ -15,7 +15,7 @@ from shared.filestore import Source
 from shared.jobs import queue_name
 from shared.lines import LineScanner
 from shared.manifest import Manifest
-from shared.plans import Chunk, Format, Plan
+from shared.plans import COLUMNS_MAX, Chunk, Format, Plan
 from shared.records import RecordScanner
 
 _CHUNK_SECONDS = 0.5
@@ -116,6 +116,10 @@ class Intake:
     def find_faults(self, manifest: Manifest) -> list[Fault]:
         """List why the file's columns do not fit the model."""
         signature = manifest.signature
+        if len(self.columns) > COLUMNS_MAX:  # of a record of NDJSON; other files were refused when their header came
+            raise ServiceError(
+                "malformed_file", f"The first record has {len(self.columns)} members; at most {COLUMNS_MAX} are taken."
+            )
         # A record of NDJSON may leave out what may be missing; its first stands for the header that the format lacks.
         needed = [column.name for column in signature.columns if self.format != "ndjson" or not column.nullable]
         faults = list_column_faults(self.columns, needed)

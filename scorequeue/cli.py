@@ -6,6 +6,7 @@ reached.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -13,11 +14,12 @@ import typer
 
 from scorequeue import __version__, console
 from scorequeue.client import DEFAULT_URL, Client
-from scorequeue.commands import dead_letters, files, jobs, keys, models, queues, webhooks
+from scorequeue.commands import dead_letters, files, jobs, keys, models, queues, service, webhooks
 from scorequeue.commands.backup import backup, restore
 from scorequeue.commands.demo import demo
 from scorequeue.commands.up import up
 from scorequeue.errors import JobFailed, JobTimeout, RequestRefused, ScorequeueError, ServiceUnreachable
+from scorequeue.login import find_file, read_login
 
 EXIT_JOB_FAILED = 1
 EXIT_WRONG_USE = 2
@@ -48,6 +50,10 @@ app.command("jobs")(jobs.list_jobs)
 app.command("train-demo")(models.train_demo)
 app.command()(up)
 app.command()(demo)
+app.command("top")(service.show_top)
+app.command("doctor")(service.examine)
+app.command("login")(service.log_in)
+app.command("settings")(service.show_settings)
 app.command()(backup)
 app.command()(restore)
 
@@ -78,8 +84,14 @@ def main() -> None:
 def set_up(
     context: typer.Context,
     url: Annotated[
-        str, typer.Option("--url", envvar="SCOREQUEUE_URL", metavar="URL", help="Address of the service.")
-    ] = DEFAULT_URL,
+        str | None,
+        typer.Option(
+            "--url",
+            envvar="SCOREQUEUE_URL",
+            metavar="URL",
+            help=f"Address of the service; by default that of `scorequeue login`, else {DEFAULT_URL}.",
+        ),
+    ] = None,
     api_key: Annotated[
         str | None,
         typer.Option(
@@ -95,7 +107,14 @@ def set_up(
 ) -> None:
     """Keep what all commands share."""
     # Made by the commands that need it: `up --help` should not fail for a wrong SCOREQUEUE_URL.
-    context.obj = lambda: Client(url, api_key)
+    context.obj = lambda: _make_client(url, api_key)
+
+
+def _make_client(url: str | None, api_key: str | None) -> Client:
+    kept = read_login(find_file(os.environ))
+    if kept is not None and (url is None or url.rstrip("/") == kept.url):  # a key is for its own service alone
+        return Client(kept.url, api_key or kept.api_key)
+    return Client(url or DEFAULT_URL, api_key)
 
 
 def _choose_exit_code(refusal: RequestRefused) -> int:

@@ -238,6 +238,22 @@ class Client:
         """Deliver a webhook again."""
         self.transport.request("POST", f"/v1/webhook-deliveries/{quote(delivery_id, safe='')}/replay")
 
+    def caller(self) -> dict[str, Any]:
+        """Return who this client is to the service: tenant, id of the key, scopes."""
+        answer: dict[str, Any] = self.transport.fetch_json("/v1/caller")
+        return answer
+
+    def readiness(self) -> dict[str, Any]:
+        """Return whether the service takes jobs, and its workers by what they take.
+
+        Raises
+        ------
+        RequestRefused
+            It takes none now (503).
+        """
+        answer: dict[str, Any] = self.transport.fetch_json("/ready")
+        return answer
+
     def queues(self) -> list[dict[str, Any]]:
         """List the queues: rows waiting, age of the oldest, workers, whether paused."""
         return _read_list(self.transport.fetch_json("/v1/queues"), "queues")

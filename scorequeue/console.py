@@ -49,6 +49,11 @@ def print_text(text: str) -> None:
     sys.stdout.flush()
 
 
+def clear_screen() -> None:
+    """Begin at the top of an empty terminal."""
+    print_text("\x1b[2J\x1b[H")
+
+
 def print_note(text: str) -> None:
     """Write a line to standard error: what a script that reads the output must not see."""
     sys.stderr.write(text + "\n")

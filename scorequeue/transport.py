@@ -52,6 +52,7 @@ class Transport:
 
     def __init__(self, url: str, api_key: str | None, *, timeout: float, patience: float, connections: int) -> None:
         self.url = check_url(url)
+        self.api_key = api_key
         self.timeout = timeout
         self.patience = patience
         self._headers = {"User-Agent": "scorequeue-client", "Accept": "application/json"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,12 @@ PREFIX = "SCOREQUEUE_"
 
 #: Read by the command line, the client or the containers' health checks, not by the service's own processes.
 FOREIGN_NAMES = frozenset({"SCOREQUEUE_URL", "SCOREQUEUE_API_KEY", "SCOREQUEUE_HEARTBEAT_FILE"})
+
+
+_SECRETS = frozenset({"api_keys", "metrics_key"})
+_HIDDEN = "…"
+#: In an address: what stands before the host.
+_PASSWORD = re.compile(r"(://)[^@/]*@")
 
 
 class InvalidSettings(ValueError):
@@ -130,6 +137,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def worker_model_names(self) -> tuple[str, ...]:
         """The names in `worker_models`."""
         return tuple(filter(None, (name.strip() for name in self.worker_models.split(","))))
+
+    def describe(self) -> dict[str, str | int | float]:
+        """Return the settings by the names of their variables, secrets hidden."""
+        shown: dict[str, str | int | float] = {}
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            if field.name in _SECRETS and value:
+                value = _HIDDEN
+            elif isinstance(value, str):
+                value = _PASSWORD.sub(rf"\g<1>{_HIDDEN}@", value)
+            shown[f"{PREFIX}{field.name.upper()}"] = value if isinstance(value, int | float) else str(value or "")
+        return shown
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
+from collections.abc import Iterable
 
 import pytest
 
+from shared.plans import COLUMNS_MAX
 from shared.sweep import Sweep
 from tests.api_under_test import ApiUnderTest, assert_problem, read_id
 from worker.files import ChunkScorer
@@ -34,6 +37,18 @@ def test_ten_thousand_columns_pass_through(api: ApiUnderTest) -> None:
 
     _, first, second = api.http.get(f"/v1/jobs/{job_id}/result").data.decode().splitlines()
     assert first == second == row + ",4,,"
+
+
+@pytest.mark.parametrize(("kind", "code"), [("text/csv", "malformed_csv"), ("application/x-ndjson", "malformed_file")])
+def test_more_columns_than_anybody_means_are_refused(api: ApiUnderTest, kind: str, code: str) -> None:
+    """A header of twenty thousand and some names, or such a record, makes no job."""
+    names: Iterable[str] = ["a", "b", *(f"c{number}" for number in range(COLUMNS_MAX))]
+    body = ",".join(names) if kind == "text/csv" else json.dumps(dict.fromkeys(names, 1))
+
+    response = api.http.post("/v1/jobs", query_string={"model": "line"}, data=f"{body}\n".encode(), content_type=kind)
+
+    assert_problem(response, 400, code)
+    assert api.list_kept_files() == []
 
 
 def test_line_of_ten_megabytes_is_a_row(api: ApiUnderTest) -> None:

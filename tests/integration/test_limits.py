@@ -236,26 +236,3 @@ def test_jobs_of_before_a_quota_do_not_count_against_it(start_api: StartApi, cli
     api.submit_rows()
     api.score()
     assert client.hget("sq:flight:default", "jobs") == b"0"
-
-
-def test_submission_costs_two_round_trips(start_api: StartApi, client: redis.Redis, redis_url: str) -> None:
-    """With a key of the store and all limits on, a submission asks Redis twice: for the limits, and for the job."""
-    key = KeyStore(client).create("ann", ("jobs:write",), rate_limit="9000/hour", row_limit="9000/hour")[1]
-    api = start_api(rate_limit="9000/hour", row_limit="9000/hour", max_tenant_jobs=1000)
-    for _ in range(3):
-        assert api.post_rows(IRIS_ROWS, headers=bearer(key)).status_code == 202
-
-    commands: list[str] = []
-    with redis.Redis.from_url(redis_url) as watcher, watcher.monitor() as monitor:
-        for _ in range(20):
-            assert api.post_rows(IRIS_ROWS, headers=bearer(key)).status_code == 202
-        client.echo("done")
-        for command in monitor.listen():
-            if "done" in command["command"]:
-                break
-            if command["client_type"] != "lua":
-                commands.append(command["command"].split(" ", 2)[0])
-
-    # What comes once a second (keys, memory) or when nobody is on the way (wake-ups), and not with each submission.
-    assert commands.count("EVALSHA") <= 2 * 20 + 5
-    assert len(commands) <= 2 * 20 + 15

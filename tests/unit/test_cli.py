@@ -483,3 +483,148 @@ def test_the_module_is_a_command() -> None:
     command = [sys.executable, "-m", "scorequeue", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == f"{scorequeue.__version__}\n"
+
+
+# The service as a whole
+
+
+def play_a_service(service: RecordedService, **instead: object) -> None:
+    """Play the answers of a service with a model, a queue and a worker; some may be others."""
+    answers: dict[str, object] = {
+        "/v1/caller": {"tenant": "shop", "key_id": "k1", "scopes": ["jobs:read", "jobs:write"]},
+        "/ready": {"status": "ready", "redis": True, "file_store": True, "workers": {"rows": 1, "files": 1}},
+        "/v1/models": {"models": [{"name": "churn", "versions": [{"version": 1, "ready": True}]}]},
+        "/v1/queues": {"queues": [queue_record()]},
+        "/v1/dead-letters": {"dead_letters": []},
+    }
+    for path, answer in (answers | instead).items():
+        service.play("GET", path, answer)
+
+
+def queue_record(**fields: object) -> dict[str, object]:
+    """Make a queue's record as the contract has it."""
+    record = {
+        "kind": "rows", "model": "churn:1", "depth": 3, "rows": 30, "outstanding_rows": 30, "oldest_age_seconds": 1.5,
+        "rows_per_second": 100.0, "paused": False, "workers": 1, "warm_workers": 1,
+    }  # fmt: skip
+    return {**record, **fields}
+
+
+def test_login_is_kept_for_the_commands_that_come(
+    service: RecordedService, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Address and key of a login that the service knows are used from then on, for that service alone."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("sq_secret\n"))
+    play_a_service(service)
+    code, said, _ = run("login")
+    assert (code, said) == (0, f"logged in at {service.url} as shop: jobs:read, jobs:write\n")
+    kept = tmp_path / "scorequeue" / "login.json"
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+    monkeypatch.delenv("SCOREQUEUE_URL")
+    assert run("queues")[0] == 0
+    assert service.requests[-1].headers["Authorization"] == "Bearer sq_secret"
+    assert run("--url", "http://127.0.0.1:9", "queues")[0] == 3  # and nothing of the key went there
+
+    assert run("login", "--forget") == (0, "forgotten\n", "")
+    assert not kept.exists()
+
+
+def test_login_with_a_key_that_is_not_valid_keeps_nothing(
+    service: RecordedService, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The service is asked before anything is written."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    service.play("GET", "/v1/caller", problem(401, "unauthenticated", "Send a valid key."))
+
+    assert run("--api-key", "wrong", "login")[0] == 2
+
+    assert not list(tmp_path.rglob("login*"))
+
+
+def test_a_damaged_login_says_how_to_mend_it(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is no traceback, and `--forget` removes it."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "scorequeue").mkdir()
+    (tmp_path / "scorequeue" / "login.json").write_text("{")
+
+    code, _, said = run("queues")
+
+    assert code == 2
+    assert "scorequeue login --forget" in said
+    assert run("login", "--forget")[0] == 0
+
+
+def test_top_shows_the_queues_once_where_nobody_watches(service: RecordedService, run: Run) -> None:
+    """A line a queue, the fullest first."""
+    queues = [queue_record(), queue_record(model="big:1", outstanding_rows=900)]
+    service.play("GET", "/v1/queues", {"queues": queues})
+
+    code, said, _ = run("top")
+
+    assert code == 0
+    assert [line.split("\t")[0] for line in said.splitlines()] == ["model", "big:1", "churn:1"]
+    assert json.loads(run("top", "--json")[1])[0]["model"] == "big:1"
+
+
+def test_doctor_finds_nothing_wrong_with_a_sound_service(service: RecordedService, run: Run) -> None:
+    """A line for each thing that it looked at, and exit code 0."""
+    play_a_service(service)
+
+    code, said, _ = run("doctor")
+
+    assert code == 0
+    assert [line.split()[:2] for line in said.splitlines()] == [
+        ["ok", "service:"], ["ok", "workers:"], ["ok", "key:"], ["ok", "models:"], ["ok", "queues:"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "says"),
+    [
+        ("/ready", problem(503, "overloaded", "away"), "it takes no jobs now"),
+        ("/ready", {"status": "ready", "workers": {"rows": 0, "files": 2}}, "nobody takes rows"),
+        ("/v1/caller", problem(401, "unauthenticated", "Send a valid key."), "Send a valid key."),
+        ("/v1/models", {"models": []}, "none is registered"),
+        (
+            "/v1/models",
+            {"models": [{"name": "m", "versions": [{"version": 2, "ready": False, "not_ready_reason": "altered"}]}]},
+            "m:2 is not ready: altered",
+        ),
+        ("/v1/queues", {"queues": [queue_record(paused=True)]}, "churn:1 (rows) is paused"),
+        ("/v1/queues", {"queues": [queue_record(workers=0)]}, "3 of churn:1 (rows) wait, and nobody serves it"),
+        ("/v1/dead-letters", {"dead_letters": [job_record("failed")]}, "1 job(s) were given up"),
+    ],
+)  # fmt: skip
+def test_doctor_says_what_is_wrong(service: RecordedService, run: Run, path: str, answer: object, says: str) -> None:
+    """The finding is named, and the exit code is 1."""
+    play_a_service(service, **{path: answer})
+
+    code, said, _ = run("doctor")
+
+    assert code == 1
+    assert [line for line in said.splitlines() if line.startswith("problem") and says in line], said
+
+
+def test_settings_are_printed_with_secrets_hidden(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each setting by the name of its variable; neither keys nor passwords of addresses are shown."""
+    monkeypatch.setenv("SCOREQUEUE_API_KEYS", "shop:hush")
+    monkeypatch.setenv("SCOREQUEUE_REDIS_URL", "redis://user:hush@db.example:6379/0")
+
+    done = subprocess.run([sys.executable, "-m", "scorequeue", "settings"], capture_output=True, text=True, check=True)
+
+    assert "SCOREQUEUE_API_KEYS=…" in done.stdout
+    assert "SCOREQUEUE_REDIS_URL=redis://…@db.example:6379/0" in done.stdout
+    assert "SCOREQUEUE_MAX_QUEUE_ROWS=1000000" in done.stdout
+    assert "hush" not in done.stdout
+
+
+def test_a_wrong_setting_is_named_instead(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at the start of a service."""
+    monkeypatch.setenv("SCOREQUEUE_REDIS_ULR", "x")
+
+    done = subprocess.run([sys.executable, "-m", "scorequeue", "settings"], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert "did you mean SCOREQUEUE_REDIS_URL" in done.stderr
