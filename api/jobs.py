@@ -124,7 +124,8 @@ def show(job_id: str) -> Response:
     response.add_etag()
     if seconds and ended:
         confirm_wait(response, seconds)
-    response.make_conditional(request)
+    if "If-None-Match" in request.headers:
+        response.make_conditional(request)
     return response
 
 
