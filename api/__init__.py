@@ -45,8 +45,9 @@ def create_app(settings: Settings | None = None) -> Flask:
         service,
         webhooks,
     )
+    from api.front_end import FrontEnd
 
-    app = Flask(__name__, static_folder=None)
+    app = FrontEnd(__name__, static_folder=None)
     app.url_map.strict_slashes = False
     app.extensions["scorequeue"] = service.Service(settings or Settings.from_env())
     app.wsgi_app = app.extensions["scorequeue"].connections.wrap(app.wsgi_app)  # type: ignore[method-assign]

@@ -19,6 +19,7 @@ from api.connections import reading_from_client
 from shared.errors import ServiceError
 
 BLOCK_BYTES = 256 * 1024
+_SMALL_BYTES = 16 * 1024
 _DIGEST = re.compile(r"(sha-256|sha-512)=:([A-Za-z0-9+/=]+):")
 _ALGORITHMS = {"sha-256": hashlib.sha256, "sha-512": hashlib.sha512}
 
@@ -59,6 +60,12 @@ def iterate_body(limit: int) -> Iterator[bytes]:
         raise ServiceError("incomplete_upload", f"The body ended after {received} of {length} bytes; nothing was kept.")
     if any(hasher.digest() != expected for hasher, expected in digests):
         raise ServiceError("incomplete_upload", "The body does not match its Content-Digest; nothing was kept.")
+
+
+def is_small() -> bool:
+    """Tell whether a body is read and looked at in less time than it takes to ask Redis."""
+    length = request.content_length
+    return length is not None and length <= _SMALL_BYTES and "Content-Encoding" not in request.headers
 
 
 def has_known_end() -> bool:

@@ -18,10 +18,13 @@ from shared.keys import parse_key
 DEFAULT_TENANT = "default"
 #: By these a proxy tells that it asks for somebody else.
 _PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
-
-
-#: What is read here is read in one round trip, with the limits of the request (`api.jobs.look_at_job`).
-LOOKS = frozenset({"/v1/jobs/<job_id>", "/v1/jobs/<job_id>/result"})
+#: These take their request from its limits themselves, in the one round trip in which they do their work (`api.jobs`).
+_COUNTED_LATER = frozenset(
+    {
+        ("POST", "/v1/jobs"),
+        *((method, f"/v1/jobs/<job_id>{rest}") for method in ("GET", "HEAD") for rest in ("", "/result")),
+    }
+)
 
 
 class _CallersElsewhere(ServiceError):
@@ -54,7 +57,7 @@ def install(app: Flask) -> None:
         except ServiceError as error:
             _note_refusal(error)
             raise
-        if rule != "/metrics" and (rule not in LOOKS or request.method not in ("GET", "HEAD")):
+        if rule != "/metrics" and (request.method, rule) not in _COUNTED_LATER:
             service.limits.take_request(g.caller)
 
 

@@ -1,4 +1,4 @@
-"""Header fields of every answer: what a browser may do with it, and nothing of the server."""
+"""Header fields of every answer: what a browser may do with it, what is left of the limits, nothing of the server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
+
+from api.limits import list_limit_fields
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -44,17 +46,19 @@ def install(app: Flask) -> None:
 
     def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], error: Any = None) -> Any:
-            return start_response(status, _add_fields(headers), error)
+            headers += _list_missing(headers)
+            headers += list_limit_fields(environ)
+            return start_response(status, headers, error)
 
         return inner(environ, start)
 
     app.wsgi_app = serve  # type: ignore[method-assign]
 
 
-def _add_fields(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _list_missing(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     own = {name.lower(): value for name, value in headers}
-    added = [pair for name, pair in _LOWER.items() if name not in own]
+    missing = [pair for name, pair in _LOWER.items() if name not in own]
     if _POLICY not in own:
         is_page = own.get("content-type", "").startswith("text/html")
-        added.append(("Content-Security-Policy", _PAGE_POLICY if is_page else _DATA_POLICY))
-    return headers + added
+        missing.append(("Content-Security-Policy", _PAGE_POLICY if is_page else _DATA_POLICY))
+    return missing

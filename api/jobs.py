@@ -10,6 +10,7 @@ import redis
 from flask import Blueprint, Response, request
 
 from api import inputs, uploads
+from api.bodies import is_small
 from api.callers import get_caller, get_tenant
 from api.decoding import read_body
 from api.file_options import FORMATS, FileForm, FileOptions, FileQuery, InputRequest
@@ -89,7 +90,12 @@ _TO_FIRST = {"jobs_show": {"job_id": "$response.body#/jobs/0/id"}}
 def submit() -> Response:
     """Take a job: rows in JSON, or a file."""
     service = get_service()
-    if request.mimetype == "application/json":
+    is_json = request.mimetype == "application/json"
+    if is_json and is_small():
+        with service.limits.counting(get_caller()):
+            return _submit_json(service)
+    service.limits.take_request(get_caller())
+    if is_json:
         return _submit_json(service)
     if request.mimetype in uploads.MEDIA_TYPES:
         taken = uploads.submit_file(service, get_tenant())
@@ -262,6 +268,7 @@ def _submit_json(service: Service) -> Response:
         body = read_body(service.settings.max_body_bytes)
     wanted = _read_request(service, body)
     if isinstance(wanted, FileOptions):
+        service.limits.take_request(get_caller())
         taken = inputs.submit_input(service, get_tenant(), wanted)
         return answer_json(taken) if isinstance(taken, dict) else answer_submitted(taken)
     return _submit_rows(service, wanted, body)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from flask import Flask, Response, g
+from flask import Flask, Response, request
 
 from api.keyring import Caller
 from api.problems import answer_service_error
@@ -13,7 +16,11 @@ from shared.limits import Limit, Limiter, LimitExceeded, LimitState, parse_limit
 from shared.settings import InvalidSettings, Settings
 from shared.store import Quotas
 
-_read_limit = functools.cache(parse_limit)
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+#: Where a request keeps in its environment what is left of its limits.
+_HERE = "scorequeue.limits"
 
 
 class Limits:
@@ -58,13 +65,32 @@ class Limits:
         if wanted := self.list_request_limits(caller):
             note_limits(self._limiter.take([(limit, 1) for limit in wanted]))
 
-    def list_request_limits(self, caller: Caller) -> list[Limit]:
-        """Return the limits from which a request is taken."""
-        return _list_limits("requests", caller, self._requests, caller.rate_limit)
+    @contextlib.contextmanager
+    def counting(self, caller: Caller) -> Iterator[None]:
+        """Count a request in the end, if it is refused before what takes it from its limits with its own work.
 
-    def list_row_limits(self, caller: Caller) -> list[Limit]:
+        Raises
+        ------
+        LimitExceeded, redis.RedisError
+            As `take_request`: it stands before the reason for which the request would be refused else.
+        """
+        try:
+            yield
+        except LimitExceeded:
+            raise
+        except ServiceError:
+            self.take_request(caller)
+            raise
+
+    def list_request_limits(self, caller: Caller) -> tuple[Limit, ...]:
+        """Return the limits from which this request is still to be taken."""
+        if _is_counted():
+            return ()
+        return _list_limits("requests", caller.tenant, self._requests, caller.key_id, caller.rate_limit)
+
+    def list_row_limits(self, caller: Caller) -> tuple[Limit, ...]:
         """Return the limits from which a job's rows are taken."""
-        return _list_limits("rows", caller, self._rows, caller.row_limit)
+        return _list_limits("rows", caller.tenant, self._rows, caller.key_id, caller.row_limit)
 
     def check_rows(self, caller: Caller) -> None:
         """Refuse a caller who owes rows, before its file is read.
@@ -79,36 +105,39 @@ class Limits:
 
 
 def install(app: Flask) -> None:
-    """Tell in each answer what is left of the limits that its request was taken from."""
+    """Tell who is refused by a limit what is left of all."""
 
     @app.errorhandler(LimitExceeded)
     def answer_exceeded(error: LimitExceeded) -> Response:
         note_limits(error.states)
         return answer_service_error(error)
 
-    @app.after_request
-    def add_fields(response: Response) -> Response:
-        states: dict[str, LimitState] = g.get("limit_states", {})
-        if states:
-            response.headers["RateLimit-Policy"] = ", ".join(
-                f'"{name}";q={state.limit.amount};w={state.limit.seconds}' for name, state in states.items()
-            )
-            response.headers["RateLimit"] = ", ".join(
-                f'"{name}";r={state.remaining};t={state.reset_seconds}' for name, state in states.items()
-            )
-        return response
-
 
 def note_limits(states: list[LimitState]) -> None:
     """Keep what is left for the answer."""
-    if states:
-        g.limit_states = g.get("limit_states", {}) | {state.limit.name: state for state in states}
+    request.environ.setdefault(_HERE, []).extend(states)
 
 
-def _list_limits(name: str, caller: Caller, of_tenant: str, of_key: str) -> list[Limit]:
+def list_limit_fields(environ: WSGIEnvironment) -> list[tuple[str, str]]:
+    """Return the header fields that tell what is left of the limits that a request was taken from."""
+    found: list[LimitState] = environ.get(_HERE, [])
+    if not found:
+        return []
+    states = {state.limit.name: state for state in found}.items()
+    policy = [f'"{name}";q={state.limit.amount};w={state.limit.seconds}' for name, state in states]
+    left = [f'"{name}";r={state.remaining};t={state.reset_seconds}' for name, state in states]
+    return [("RateLimit-Policy", ", ".join(policy)), ("RateLimit", ", ".join(left))]
+
+
+def _is_counted() -> bool:
+    return any(state.limit.name.endswith("requests") for state in request.environ.get(_HERE, ()))
+
+
+@functools.lru_cache(1024)
+def _list_limits(name: str, tenant: str, of_tenant: str, key_id: str, of_key: str) -> tuple[Limit, ...]:
     limits = []
     if of_tenant:
-        limits.append(Limit(name, caller.tenant, *_read_limit(of_tenant)))
+        limits.append(Limit(name, tenant, *parse_limit(of_tenant)))
     if of_key:
-        limits.append(Limit(f"key-{name}", caller.key_id, *_read_limit(of_key)))
-    return limits
+        limits.append(Limit(f"key-{name}", key_id, *parse_limit(of_key)))
+    return tuple(limits)

@@ -179,14 +179,13 @@ def submit_job(service: Service, submission: Submission) -> Job:
     except ServiceError:
         service.files.remove(submission.id)  # refused, so surely not written down
         raise
-    note_limits(submitted.limits)
     if submitted.wakeup:
         service.publisher.publish(submission.queue, submitted.wakeup)
     if submitted.created is not None:
         return _describe_new(submission, submitted.created)
     if submitted.id != submission.id:
         service.files.remove(submission.id)  # what was kept for a job that is not made
-    job = service.store.read_job(submitted.id, submission.tenant)
+    job = service.store.look(submitted.id).job
     if job is None:
         raise ServiceError("job_gone", f"The first job of this Idempotency-Key, {submitted.id}, was removed.")
     return job
@@ -255,7 +254,9 @@ def _write_once(service: Service, submission: Submission) -> Submitted:
         max_queue_rows=service.settings.max_queue_rows,
         chunks_offered=service.settings.chunks_offered,
         quotas=service.limits.quotas,
+        request_limits=service.limits.list_request_limits(get_caller()),
         row_limits=service.limits.list_row_limits(get_caller()),
+        note_limits=note_limits,
     )
 
 

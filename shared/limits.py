@@ -92,10 +92,7 @@ class Limiter:
         redis.RedisError
             Redis does not answer; nobody is let through uncounted.
         """
-        arguments: list[str | int] = []
-        for limit, cost in wanted:
-            arguments += (*limit.bucket, cost)
-        return read_reply(wanted, self._scripts.run("take", *arguments))
+        return read_reply(wanted, self._scripts.run("take", encode_wanted(wanted)))
 
 
 def parse_limit(text: str) -> tuple[int, int]:
@@ -115,6 +112,11 @@ def parse_limit(text: str) -> tuple[int, int]:
     if found is None:
         raise ServiceError("invalid_parameter", f"{text!r}: expected a limit as 100/second or 5000/10 minutes.")
     return int(found[1]), int(found[2] or 1) * _SECONDS[found[3]]
+
+
+def encode_wanted(wanted: Sequence[tuple[Limit, int]]) -> bytes:
+    """Write down what is to be taken as ``limits.lua`` reads it: JSON, or nothing at all."""
+    return msgspec.json.encode([(*limit.bucket, cost) for limit, cost in wanted]) if wanted else b""
 
 
 def read_reply(wanted: Sequence[tuple[Limit, int]], reply: Sequence[Any]) -> list[LimitState]:

@@ -9,14 +9,17 @@ one alone, and no later: nobody waits for others to come.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
 from typing import Any
 
 import redis
+from hiredis import pack_command
 
 #: A thread waits for the exchange under way and for its own, each bounded by the connection's timeout; with more than
 #: this something is broken.
 _PATIENCE_SECONDS = 10.0
+#: A connection that was used so short a time ago is not looked at before it is used again.
+_FRESH_SECONDS = 0.1
 
 Word = str | bytes | int | float
 
@@ -24,7 +27,7 @@ Word = str | bytes | int | float
 class _Call:
     """A command, and what became of it."""
 
-    def __init__(self, command: Sequence[Word]) -> None:
+    def __init__(self, command: tuple[Word, ...]) -> None:
         self.command = command
         self.reply: Any = None
         self.error: Exception | None = None
@@ -52,6 +55,7 @@ class Line:
     def __init__(self, client: redis.Redis) -> None:
         self._pool = client.connection_pool
         self._connection: Any = None
+        self._used = 0.0
         self._lock = threading.Lock()
         self._waiting: list[_Call] = []
         self._is_busy = False
@@ -106,13 +110,15 @@ class Line:
     def _exchange(self, batch: list[_Call]) -> None:
         connection = self._connect()
         try:
-            connection.send_packed_command(connection.pack_commands([call.command for call in batch]))
+            words = b"".join([pack_command(call.command) for call in batch])  # type: ignore[arg-type]  # a tuple of any length
+            connection.send_packed_command([words], check_health=False)
             for call in batch:
                 try:
                     call.reply = connection.read_response()
                 except redis.ResponseError as error:
                     call.error = error
                 call.is_done = True
+            self._used = time.monotonic()
         except BaseException:
             connection.disconnect()  # replies that still come must not be taken for those of others
             raise
@@ -121,6 +127,8 @@ class Line:
         if self._connection is None:
             self._connection = self._pool.get_connection()
         connection = self._connection
+        if connection.is_connected and time.monotonic() - self._used < _FRESH_SECONDS:
+            return connection
         # As redis-py looks before it uses a connection again: one that was closed meanwhile would lose the command.
         try:
             if connection.is_connected and connection.can_read(timeout=0):

@@ -37,7 +37,7 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -46,12 +46,13 @@ import redis
 from shared import ids
 from shared.errors import ServiceError
 from shared.jobs import STREAMS, Document, Job, Status
-from shared.limits import Limit, LimitState, read_reply
+from shared.limits import Limit, LimitState, encode_wanted, read_reply
 from shared.line import Line
 from shared.scripts import Scripts
 
+#: `look.lua` looks at the first three.
 _JOB_FIELDS = (
-    "kind", "s", "t", "pr", "doc", "n", "ok", "bad", "c", "st", "f", "g", "a", "e", "sq", "xs", "q",
+    "s", "q", "xs", "kind", "t", "pr", "doc", "n", "ok", "bad", "c", "st", "f", "g", "a", "e", "sq",
 )  # fmt: skip
 
 #: Longest time after its creation at which a job can still be told from one that never was.
@@ -139,8 +140,6 @@ class Submitted(msgspec.Struct, frozen=True):
     created: int | None
     #: Where to publish a wake-up, as `shared.wakeups` has it; 0: nowhere.
     wakeup: int
-    #: What is left of the limits that were taken from.
-    limits: list[LimitState] = []
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -260,7 +259,9 @@ class JobStore:
         max_queue_rows: int,
         chunks_offered: int = 0,
         quotas: Quotas | None = None,
+        request_limits: Sequence[Limit] = (),
         row_limits: Sequence[Limit] = (),
+        note_limits: Callable[[list[LimitState]], None] = lambda _: None,
     ) -> Submitted:
         """Write a job down and offer its work; repeating it with the same id changes nothing.
 
@@ -268,9 +269,13 @@ class JobStore:
         ----------
         quotas : Quotas, optional
             What the tenant may have in flight.
+        request_limits : sequence of Limit
+            From which the request is taken, whatever becomes of the job; once for an id.
         row_limits : sequence of Limit
             From which the job's rows are taken. A file is taken as long as one row is left, and the others are owed:
             how many it has is known when it is here.
+        note_limits : callable
+            Is told what is left of those that were taken from.
 
         Raises
         ------
@@ -281,7 +286,8 @@ class JobStore:
         ServiceError
             ``idempotency_conflict``: the key was used with another payload.
         """
-        state, *reply = self._scripts.run(
+        requests, rows = [(one, 1) for one in request_limits], [(one, submission.rows) for one in row_limits]
+        taken, *reply = self._scripts.run(
             "submit",
             submission.id,
             submission.kind,
@@ -294,7 +300,7 @@ class JobStore:
             msgspec.json.encode(submission.document),
             submission.payload,
             max_queue_rows,
-            json.dumps(submission.chunk_rows),
+            msgspec.json.encode(submission.chunk_rows),
             chunks_offered,
             submission.idempotency_key,
             submission.fingerprint,
@@ -302,23 +308,28 @@ class JobStore:
             _encode_done_chunks(submission),
             submission.bytes,
             msgspec.json.encode(quotas) if quotas else "",
-            msgspec.json.encode([(*limit.bucket, submission.rows) for limit in row_limits]) if row_limits else "",
+            encode_wanted(rows),
             "" if submission.document.webhook is None else submission.document.webhook.encode(),
+            encode_wanted(requests),
         )
-        wanted = [(limit, submission.rows) for limit in row_limits]
+        if taken:
+            note_limits(read_reply(requests, taken))
+        state, *reply = reply
         if state == b"full":
             raise QueueFull(reply[0], max_queue_rows, float(reply[1]))
         if state == b"quota":
             raise QuotaExceeded(reply[0].decode(), reply[1], reply[2])
         if state == b"limited":
-            read_reply(wanted, reply[0])
+            read_reply(rows, reply[0])
         if state == b"conflict":
             raise ServiceError(
                 "idempotency_conflict", "This Idempotency-Key was used with another payload; use a new key for it."
             )
         if state == b"repeated":
             return Submitted(reply[0].decode(), None, 0)
-        return Submitted(submission.id, reply[1], reply[0], read_reply(wanted, reply[2]) if row_limits else [])
+        if rows:
+            note_limits(read_reply(rows, reply[2]))
+        return Submitted(submission.id, reply[1], reply[0])
 
     # Reading
 
@@ -331,8 +342,8 @@ class JobStore:
             There were too many.
         """
         wanted = [(limit, 1) for limit in limits]
-        buckets = msgspec.json.encode([(*limit.bucket, 1) for limit in limits]) if limits else b""
-        taken, *shown = self._scripts.run("look", job_id, "result" if with_result else "", buckets, *_JOB_FIELDS)
+        kind = "result" if with_result else ""
+        taken, *shown = self._scripts.run("look", job_id, kind, encode_wanted(wanted), *_JOB_FIELDS)
         states = read_reply(wanted, taken) if limits else []
         record, before, result = shown
         job = _read_job(job_id, record)
@@ -647,41 +658,33 @@ def _find_position(job: Job, taken: int) -> int | None:
     return None if job.sequence is None else max(1, job.sequence - taken)
 
 
+_DOCUMENT = msgspec.json.Decoder(Document)
+
+
 def _read_job(job_id: str, record: list[bytes | None]) -> Job | None:
-    fields = dict(zip(_JOB_FIELDS, record, strict=True))
-    if fields["kind"] is None:
-        return None
-
-    def text(name: str) -> str:
-        return (fields[name] or b"").decode()
-
-    def number(name: str) -> int:
-        return int(fields[name] or 0)
-
-    def moment(name: str) -> int | None:
-        value = fields[name]
-        return None if value is None else int(value)
-
-    problem = fields["e"]
+    status, queue, stream, kind, tenant, priority, document, rows, good, bad, *times, attempts, problem, place = record
+    if not (kind and status and queue and tenant and priority and document):
+        return None  # the fields that every record has are written at once
+    created, started, finished, retention = times
     return Job(
         id=job_id,
-        kind=text("kind"),
-        status=Status(text("s")),
-        tenant=text("t"),
-        priority=text("pr"),
-        document=msgspec.json.decode(fields["doc"] or b"{}", type=Document),
-        rows=number("n"),
-        succeeded=number("ok"),
-        failed=number("bad"),
-        created=number("c"),
-        started=moment("st"),
-        finished=moment("f"),
-        retention=number("g"),
-        attempts=number("a"),
+        kind=kind.decode(),
+        status=Status(status.decode()),
+        tenant=tenant.decode(),
+        priority=priority.decode(),
+        document=_DOCUMENT.decode(document),
+        rows=int(rows or 0),
+        succeeded=int(good or 0),
+        failed=int(bad or 0),
+        created=int(created or 0),
+        started=None if started is None else int(started),
+        finished=None if finished is None else int(finished),
+        retention=int(retention or 0),
+        attempts=int(attempts or 0),
         problem=None if problem is None else msgspec.json.decode(problem),
-        sequence=moment("sq"),
-        stream=text("xs") or None,
-        queue=text("q"),
+        sequence=None if place is None else int(place),
+        stream=stream.decode() if stream else None,
+        queue=queue.decode(),
     )
 
 

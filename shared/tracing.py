@@ -27,6 +27,8 @@ def read_traceparent(text: str) -> str:
 
     One of a later version is read as far as this version goes, as the recommendation has it.
     """
+    if not text:
+        return ""
     found = _TRACEPARENT.fullmatch(text.strip())
     if found is None or (found[1] == "00" and found[5]):
         return ""

@@ -1,4 +1,15 @@
 -- Put before the scripts that take from limits. A bucket: how full it was, and when; it leaks `amount` in `ms`.
+
+-- What is empty again sooner than Redis could be restarted is not written to its log: a read would wait for the disk.
+local RESTART_MS = 1000
+
+local function keep_level(key, level, now, ms_to_empty)
+  local life = string.format('%.0f', math.ceil(ms_to_empty) + 1000)
+  redis.set_repl(ms_to_empty < RESTART_MS and redis.REPL_NONE or redis.REPL_ALL)
+  redis.call('SET', key, string.format('%.9f %.0f', level, now), 'PX', life)
+  redis.set_repl(redis.REPL_ALL)
+end
+
 -- Takes from all of them or from none. `wanted`: a list of {key, amount, ms, cost}; `debt`: whether one that is left will
 -- do, and the others are owed.
 -- Returns {index of the bucket that refuses or 0, ms until it would not, then of each: what is left, ms until it is empty}
@@ -20,8 +31,7 @@ local function take_from(wanted, now, debt)
     local amount, ms, cost = tonumber(bucket[2]), tonumber(bucket[3]), tonumber(bucket[4])
     if refusing == 0 and cost > 0 then
       levels[index] = levels[index] + cost
-      local empty = math.ceil(levels[index] * ms / amount) + 1000
-      redis.call('SET', bucket[1], string.format('%.9f %.0f', levels[index], now), 'PX', string.format('%.0f', empty))
+      keep_level(bucket[1], levels[index], now, levels[index] * ms / amount)
     end
     reply[#reply + 1] = string.format('%.6f', amount - levels[index])
     reply[#reply + 1] = string.format('%.3f', levels[index] * ms / amount)

@@ -1,5 +1,3 @@
--- Takes from limits, all or none. ARGV: for each limit its key, amount, ms and what to take
+-- Takes from limits, all or none. ARGV: limits (JSON, see limits.lua)
 -- Returns what `take_from` does
-local wanted = {}
-for index = 1, #ARGV, 4 do wanted[#wanted + 1] = {ARGV[index], ARGV[index + 1], ARGV[index + 2], ARGV[index + 3]} end
-return take_from(wanted, read_clock())
+return take_from(cjson.decode(ARGV[1]), read_clock())
