@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import msgspec
 from flask import Blueprint, Response, request
 
+from api.answers import answer_json
 from api.decoding import read_body
 from api.operations import JSON, Answer, Body, describe
 from api.parameters import read_query
 from api.roundtrip import PROBLEMS, score_now
-from api.service import Service, answer_json, get_service
+from api.service import Service, get_service
 from api.shapes import Prediction, Predictions
 from api.submission import Row, Rows, resolve_model
 from shared.errors import ServiceError

@@ -6,6 +6,8 @@ import gzip
 
 from flask import Flask, Response, request
 
+from api.answers import JsonResponse
+
 #: What is smaller is in one or two packets anyway.
 _LARGE_BYTES = 8 * 1024
 #: A higher level costs the processor more than it spares the network.
@@ -30,6 +32,8 @@ def pack(data: bytes) -> bytes:
 
 
 def _compress(response: Response) -> Response:
+    if isinstance(response, JsonResponse) and len(response.response[0]) < _LARGE_BYTES:
+        return response
     if response.mimetype not in _PACKED_TYPES or response.is_streamed or response.direct_passthrough:
         return response
     if "Content-Encoding" in response.headers or response.status_code in (204, 206, 304):

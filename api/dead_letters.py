@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
+from api.answers import answer_json
 from api.callers import get_tenant
 from api.jobs import describe_job
 from api.operations import Answer, describe
-from api.service import answer_json, get_service
+from api.service import get_service
 from api.shapes import DeadLetters
 
 blueprint = Blueprint("dead_letters", __name__)

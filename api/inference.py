@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import msgspec
 from flask import Blueprint, Response, request
 
+from api.answers import answer_json
 from api.cells import load_document, read_cells
 from api.decoding import read_body
 from api.operations import JOB_LINKS, JSON, Answer, Body, describe
 from api.roundtrip import PROBLEMS, Result, score_as_preferred
-from api.service import Service, answer_json, get_service, look_at_stores
+from api.service import Service, get_service, look_at_stores
 from api.shapes import InferenceAnswer, InferenceModel, InferenceServer, JobView, Live, ModelReady, Ready
 from api.tensors import (
     BINARY_SIZE,

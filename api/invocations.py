@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from flask import Blueprint, Response, request
 
+from api.answers import answer_json
 from api.cells import load_document, read_cells
 from api.compatible import ModelQuery
 from api.decoding import read_body
@@ -14,7 +15,7 @@ from api.frames import SHAPES, read_csv, read_frame
 from api.operations import JOB_LINKS, JSON, Answer, Body, describe
 from api.parameters import read_query
 from api.roundtrip import PROBLEMS, score_as_preferred
-from api.service import answer_json, get_service
+from api.service import get_service
 from api.shapes import Invocations, JobView
 from api.submission import resolve_model
 from shared import VERSION

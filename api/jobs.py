@@ -10,6 +10,7 @@ import redis
 from flask import Blueprint, Response, request
 
 from api import inputs, uploads
+from api.answers import JsonResponse, answer_json, answer_tagged
 from api.bodies import is_small
 from api.callers import get_caller, get_tenant
 from api.decoding import read_body
@@ -21,7 +22,7 @@ from api.parameters import read_query
 from api.preferences import confirm_wait, get_wait_seconds
 from api.problems import PROBLEMS, answer_problem, describe_problem
 from api.results import answer_file_errors, answer_file_result, fetch_result, read_result
-from api.service import Service, answer_json, get_service
+from api.service import Service, get_service
 from api.shapes import EndedJob, JobList, JobView, Preview, RowsResult
 from api.submission import Options, Rows, submit_rows
 from api.waiting import await_job, job_gone
@@ -126,11 +127,10 @@ def show(job_id: str) -> Response:
     ended = await_job(service, look.job, seconds) if waits else look.job
     # What was waited for is looked at anew.
     described = describe_job(service, ended) if waits and ended else _describe(look.job, look.position)
-    response = answer_json(described)
-    response.add_etag()
+    response = answer_tagged(described)
     if seconds and ended:
         confirm_wait(response, seconds)
-    if "If-None-Match" in request.headers:
+    if "HTTP_IF_NONE_MATCH" in request.environ:
         response.make_conditional(request)
     return response
 
@@ -182,7 +182,7 @@ def show_result(job_id: str) -> Response:
         result = fetch_result(service, job_id, look.result)
         if result is None:  # it was kept in the file store, and files are removed before the record
             raise job_gone(job_id)
-        return Response(result, mimetype="application/json")
+        return JsonResponse(result)
     if job.status == Status.CANCELED:
         raise ServiceError("job_canceled", "The job was canceled; it has no result.")
     if job.status.is_terminal:

@@ -34,4 +34,5 @@ def confirm_async(response: Response) -> Response:
 
 
 def _read_preferences() -> str:
-    return ",".join(request.headers.getlist("Prefer"))
+    preferences: str = request.environ.get("HTTP_PREFER", "")
+    return preferences

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import msgspec
 from flask import Blueprint, Response
 
+from api.answers import answer_json
 from api.operations import Answer, describe
 from api.parameters import read_query
-from api.service import answer_json, get_service
+from api.service import get_service
 from api.shapes import ModelQuality
 from shared.jobs import format_time
 from shared.manifest import Manifest

@@ -6,8 +6,9 @@ from typing import Any
 
 from flask import Blueprint, Response
 
+from api.answers import answer_json
 from api.operations import Answer, describe
-from api.service import Service, answer_json, get_service
+from api.service import Service, get_service
 from api.shapes import Queues
 from shared.fleet import Fleet
 from shared.jobs import parse_queue, queue_name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from shared.errors import ServiceError
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -36,6 +38,7 @@ class ScopeMissing(ServiceError):
         self.scope = scope
 
 
+@functools.lru_cache(1024)
 def find_scope(rule: str | None, method: str) -> str | None:
     """Return the scope that a call needs; empty if any key will do, None if none does."""
     if rule is None or rule in ANY_KEY:  # None: nothing is there, or not by this method

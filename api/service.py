@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import redis
 from flask import Blueprint, Response, current_app
 
 from api.admission import Admission
+from api.answers import answer_json
 from api.callers import get_caller
 from api.connections import ConnectionGuard, make_spans
 from api.fleet import FleetView
@@ -115,13 +115,6 @@ def get_service() -> Service:
     """Return the parts of the app that serves this request."""
     service: Service = current_app.extensions["scorequeue"]
     return service
-
-
-def answer_json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Answer with JSON."""
-    response = Response(msgspec.json.encode(value), status, mimetype="application/json")
-    response.headers.update(headers or {})
-    return response
 
 
 @blueprint.get("/health")

@@ -97,6 +97,7 @@ def submit_rows(
     check_options(service, options)
     service.admission.check_rows()
     job_id, payload = service.store.make_id(tenant), encode_values(values)
+    idempotency_key = read_idempotency_key()
     return submit_job(
         service,
         Submission(
@@ -111,8 +112,8 @@ def submit_rows(
             document=make_document(manifest, options),
             payload=keep_payload(service, job_id, payload),
             bytes=len(payload),
-            idempotency_key=read_idempotency_key(),
-            fingerprint=take_fingerprint(body),
+            idempotency_key=idempotency_key,
+            fingerprint=take_fingerprint(body) if idempotency_key else "",
         ),
     )
 
@@ -152,6 +153,8 @@ def make_document(manifest: Manifest, options: Options, **members: Any) -> Docum
 
 
 def _check_metadata(metadata: dict[str, Any] | None) -> None:
+    if metadata is None:
+        return
     level: list[Any] = [metadata]
     for _ in range(_MOST_METADATA_LEVELS):
         level = [
@@ -161,7 +164,7 @@ def _check_metadata(metadata: dict[str, Any] | None) -> None:
         ]
     if level:
         raise ServiceError("invalid_parameter", f"metadata: expected at most {_MOST_METADATA_LEVELS} levels.")
-    if metadata is not None and len(msgspec.json.encode(metadata)) > _MOST_METADATA_BYTES:
+    if len(msgspec.json.encode(metadata)) > _MOST_METADATA_BYTES:
         raise ServiceError("invalid_parameter", f"metadata: expected at most {_MOST_METADATA_BYTES} bytes of JSON.")
 
 

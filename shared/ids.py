@@ -14,6 +14,8 @@ import secrets
 import time
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+#: Of ten bits: every id is made of such.
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _VALUES = {character: value for value, character in enumerate(_ALPHABET)}
 PREFIX = "job_"
 #: Which Redis holds the job; there is one for now, and ids will not change when there are more.
@@ -65,8 +67,8 @@ def _authenticate(key: bytes, tenant: str, stem: str) -> str:
 
 
 def _encode(value: int, length: int) -> str:
-    characters = []
-    for _ in range(length):
-        value, digit = divmod(value, 32)
-        characters.append(_ALPHABET[digit])
-    return "".join(reversed(characters))
+    pairs = []
+    for _ in range(length // 2):
+        pairs.append(_PAIRS[value & 1023])
+        value >>= 10
+    return "".join(reversed(pairs))

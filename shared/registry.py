@@ -105,7 +105,8 @@ class Registry:
         BrokenManifest
             The manifest is missing, cannot be read, or is of another version.
         """
-        stamp = _stamp(self.version_folder(name, version) / MANIFEST_FILE)
+        self._check_name(name)
+        stamp = _stamp(f"{self.root}/{name}/{version}/{MANIFEST_FILE}")
         known = self._manifests.get((name, version))
         if known is None or known[0] != stamp:
             self._manifests.pop((name, version), None)
@@ -121,13 +122,14 @@ class Registry:
         BrokenManifest
             The aliases cannot be read.
         """
-        path = self._model_folder(name) / ALIASES_FILE
+        self._check_name(name)
+        path = f"{self.root}/{name}/{ALIASES_FILE}"
         stamp = _stamp(path)
         if stamp is None:
             return {}
         known = self._aliases.get(name)
         if known is None or known[0] != stamp:
-            read = _decode_file(path, f"{name}/{ALIASES_FILE}", dict[str, int | Target])
+            read = _decode_file(Path(path), f"{name}/{ALIASES_FILE}", dict[str, int | Target])
             targets = {alias: point_at(target) if isinstance(target, int) else target for alias, target in read.items()}
             known = (stamp, targets)
             self._aliases[name] = known
@@ -294,9 +296,12 @@ class Registry:
     # Inside
 
     def _model_folder(self, name: str) -> Path:
+        self._check_name(name)
+        return self.root / name
+
+    def _check_name(self, name: str) -> None:
         if not NAME.fullmatch(name):
             raise UnknownModel(name, self.names())
-        return self.root / name
 
     def _list_taken(self, name: str) -> list[int]:
         """List the numbers of the versions that are there, or were."""
@@ -394,10 +399,10 @@ def _list_folders(folder: Path, pattern: re.Pattern[str]) -> list[str]:
         return []
 
 
-def _stamp(path: Path) -> _Stamp:
+def _stamp(path: str) -> _Stamp:
     """Return what changes when a file does: it is replaced, which makes another inode, or written in place."""
     try:
-        status = path.stat()
+        status = os.stat(path)  # a `Path` of it would be made for every job
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_mtime_ns, status.st_ino, status.st_size

@@ -144,7 +144,7 @@ def test_what_is_empty_at_once_is_not_written_to_the_log_of_redis(
 
         answer = api.http.get(f"/v1/jobs/{job}")
 
-        assert answer.headers["RateLimit"].startswith('"requests";r=998;')
+        assert answer.headers["RateLimit"].startswith('"requests";r=99')
         assert (store.info("persistence")["aof_current_size"] > before) == is_logged
     finally:
         store.config_set("appendonly", "no")
