@@ -45,7 +45,7 @@ def install(app: Flask) -> None:
 
     @app.before_request
     def identify_caller() -> None:
-        rule = request.url_rule.rule if request.url_rule else None
+        rule, method = request.url_rule.rule if request.url_rule else None, request.method
         if rule in PROBES:
             return
         try:
@@ -53,11 +53,11 @@ def install(app: Flask) -> None:
                 _check_page(keys)
                 return
             g.caller = _identify(keys)
-            _check_scope(g.caller, rule)
+            _check_scope(g.caller, rule, method)
         except ServiceError as error:
             _note_refusal(error)
             raise
-        if rule != "/metrics" and (request.method, rule) not in _COUNTED_LATER:
+        if rule != "/metrics" and (method, rule) not in _COUNTED_LATER:
             service.limits.take_request(g.caller)
 
 
@@ -98,8 +98,8 @@ def _check_page(keys: KeyRing) -> None:
         raise _CallersElsewhere()
 
 
-def _check_scope(caller: Caller, rule: str | None) -> None:
-    scope = find_scope(rule, request.method)
+def _check_scope(caller: Caller, rule: str | None, method: str) -> None:
+    scope = find_scope(rule, method)
     if scope is None:
         raise ServiceError("forbidden", "No key is allowed this call.")
     if scope and scope not in caller.scopes:

@@ -121,12 +121,11 @@ def encode_wanted(wanted: Sequence[tuple[Limit, int]]) -> bytes:
 
 def read_reply(wanted: Sequence[tuple[Limit, int]], reply: Sequence[Any]) -> list[LimitState]:
     """Read what ``limits.lua`` returned: which limit refuses (0: none) and its wait, then what is left of each."""
-    refusing, wait, *rest = (float(value) for value in reply)
+    refusing, wait, *rest = reply
     states = [
-        LimitState(limit, max(0, math.floor(left)), math.ceil(reset / 1000))
-        for (limit, _), left, reset in zip(wanted, rest[::2], rest[1::2], strict=True)
+        LimitState(limit, left, reset) for (limit, _), left, reset in zip(wanted, rest[::2], rest[1::2], strict=True)
     ]
     if refusing:
-        limit, cost = wanted[int(refusing) - 1]
+        limit, cost = wanted[refusing - 1]
         raise LimitExceeded(limit, cost, wait, states)
     return states

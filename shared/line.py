@@ -8,6 +8,7 @@ one alone, and no later: nobody waits for others to come.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from typing import Any
@@ -35,6 +36,10 @@ class _Call:
         #: Released when the call is done, or when its thread is to send.
         self.turn = threading.Lock()
         self.turn.acquire()
+        #: Whom its thread wakes when it is woken: one after the other, since only one can run at a time.
+        self.next: _Call | None = None
+        #: Its thread waits no longer.
+        self.is_abandoned = False
 
     def finish(self) -> Any:
         if self.error is not None:
@@ -80,12 +85,16 @@ class Line:
         return mine.finish()
 
     def _await_turn(self, mine: _Call) -> None:
-        if mine.turn.acquire(timeout=_PATIENCE_SECONDS):
-            return
-        with self._lock:
-            if mine in self._waiting:
-                self._waiting.remove(mine)
-        raise redis.TimeoutError("waited in vain for other calls of this process")
+        if not mine.turn.acquire(timeout=_PATIENCE_SECONDS):
+            with self._lock:
+                if not mine.turn.acquire(blocking=False):
+                    mine.is_abandoned = True
+                    if mine in self._waiting:
+                        self._waiting.remove(mine)
+        if mine.next is not None:
+            mine.next.turn.release()
+        if mine.is_abandoned and not mine.is_done:
+            raise redis.TimeoutError("waited in vain for other calls of this process")
 
     def _serve(self, mine: _Call) -> None:
         """Send all that waits, this thread's own among it, and hand the line on."""
@@ -140,13 +149,12 @@ class Line:
 
     def _hand_on(self, mine: _Call, batch: list[_Call]) -> None:
         with self._lock:
-            following = self._waiting[0] if self._waiting else None
-            self._is_busy = following is not None
-        for call in batch:
-            if call is not mine:
-                call.turn.release()
-        if following is not None:
-            following.turn.release()
+            others = [call for call in batch if call is not mine and not call.is_abandoned]
+            for call, after in itertools.pairwise(others):
+                call.next = after
+            self._is_busy = bool(self._waiting)
+            for first in (*self._waiting[:1], *others[:1]):
+                first.turn.release()
 
 
 def _fail(calls: list[_Call], error: Exception) -> None:

@@ -8,9 +8,9 @@ local function offer_chunks(id, queue, priority, chunks, most)
   while outstanding < most and next_chunk < #chunks do
     if redis.call('HEXISTS', 'sq:ledger:' .. id, next_chunk) == 0 then -- or a retry has it from the job before
       local unit = chunk_key(id, next_chunk)
-      redis.call('HSET', unit, 'a', 0, 'n', chunks[next_chunk + 1], 'q', queue)
+      local rows = chunks[next_chunk + 1]
       redis.call('SADD', 'sq:offered:' .. id, next_chunk)
-      offer(unit, queue, priority, id, next_chunk, chunks[next_chunk + 1])
+      offer(unit, queue, priority, id, next_chunk, rows, {'a', 0, 'n', rows, 'q', queue})
       outstanding = outstanding + 1
     end
     next_chunk = next_chunk + 1

@@ -12,7 +12,7 @@ end
 
 -- Takes from all of them or from none. `wanted`: a list of {key, amount, ms, cost}; `debt`: whether one that is left will
 -- do, and the others are owed.
--- Returns {index of the bucket that refuses or 0, ms until it would not, then of each: what is left, ms until it is empty}
+-- Returns {index of the bucket that refuses or 0, ms until it would not, then of each: what is left, seconds until all is}
 local function take_from(wanted, now, debt)
   local levels, refusing, wait = {}, 0, 0
   for index, bucket in ipairs(wanted) do
@@ -26,15 +26,15 @@ local function take_from(wanted, now, debt)
     if refusing == 0 and over > 0 then refusing, wait = index, over * ms / amount end
     levels[index] = level
   end
-  local reply = {refusing, string.format('%.3f', wait)}
+  local reply = {refusing, math.ceil(wait)}
   for index, bucket in ipairs(wanted) do
     local amount, ms, cost = tonumber(bucket[2]), tonumber(bucket[3]), tonumber(bucket[4])
     if refusing == 0 and cost > 0 then
       levels[index] = levels[index] + cost
       keep_level(bucket[1], levels[index], now, levels[index] * ms / amount)
     end
-    reply[#reply + 1] = string.format('%.6f', amount - levels[index])
-    reply[#reply + 1] = string.format('%.3f', levels[index] * ms / amount)
+    reply[#reply + 1] = math.max(0, math.floor(amount - levels[index]))
+    reply[#reply + 1] = math.ceil(levels[index] * ms / amount / 1000)
   end
   return reply
 end

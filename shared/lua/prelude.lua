@@ -93,12 +93,13 @@ local function open_queue(queue)
   end
 end
 
--- Puts a unit into a stream. The entry names it; the truth stays in the unit's record.
-local function offer(key, queue, name, id, chunk, rows)
+-- Puts a unit into a stream. The entry names it; the truth stays in the unit's record. `new`: the fields of one that was
+-- not there before.
+local function offer(key, queue, name, id, chunk, rows, new)
   local sequence = redis.call('HINCRBY', queue_key(queue), 'offered:' .. name, 1)
   local entry = redis.call('XADD', stream_key(queue, name), '*', 'j', id, 'c', chunk, 'q', sequence)
-  redis.call('HSET', key, 's', 'queued', 'x', entry, 'xs', name, 'sq', sequence)
-  redis.call('HDEL', key, 'o')
+  redis.call('HSET', key, 's', 'queued', 'x', entry, 'xs', name, 'sq', sequence, unpack(new or {}))
+  if not new then redis.call('HDEL', key, 'o') end
   add_waiting(queue, name, 1, rows)
 end
 

@@ -59,11 +59,14 @@ if ARGV[20] ~= '' then
 end
 
 if ARGV[14] ~= '' then redis.call('SET', once_key, id .. ' ' .. fingerprint, 'PX', 24 * HOUR) end
-redis.call('HSET', key, 's', 'queued', 'kind', kind, 'q', queue, 't', tenant, 'pr', priority, 'n', rows,
-  'c', now, 'd', now + ARGV[7], 'g', ARGV[8], 'a', 0, 'doc', ARGV[9])
-if ARGV[21] ~= '' then redis.call('HSET', key, 'wh', ARGV[21]) end
+local record = {'kind', kind, 'q', queue, 't', tenant, 'pr', priority, 'n', rows,
+  'c', now, 'd', now + ARGV[7], 'g', ARGV[8], 'a', 0, 'doc', ARGV[9]}
+
+local function set(field, value) record[#record + 1], record[#record + 2] = field, value end
+
+if ARGV[21] ~= '' then set('wh', ARGV[21]) end
 if quotas then
-  redis.call('HSET', key, 'b', ARGV[18])
+  set('b', ARGV[18])
   add_in_flight(tenant, 1, rows, ARGV[18])
 end
 redis.call('SADD', 'sq:tenants', tenant)
@@ -72,11 +75,11 @@ redis.call('ZADD', 'sq:deadlines', now + ARGV[7], id)
 count(queue, 'submitted', 1)
 
 if kind == 'rows' then
-  redis.call('HSET', key, 'p', ARGV[10])
-  offer(key, queue, priority, id, '', rows)
+  set('p', ARGV[10])
+  offer(key, queue, priority, id, '', rows, record)
 else
   local chunks = cjson.decode(ARGV[12])
-  redis.call('HSET', key, 'cr', ARGV[12], 'ok', 0, 'bad', 0, 'done', 0, 'next', 0)
+  redis.call('HSET', key, 's', 'queued', 'cr', ARGV[12], 'ok', 0, 'bad', 0, 'done', 0, 'next', 0, unpack(record))
   for _, done in ipairs(cjson.decode(ARGV[17])) do
     redis.call('HSET', 'sq:ledger:' .. id, done[1], done[2])
     redis.call('HINCRBY', key, 'ok', done[3])

@@ -109,3 +109,34 @@ def _raised(call: Callable[[], object]) -> Exception | None:
     except redis.RedisError as error:
         return error
     return None
+
+
+def test_who_waits_no_longer_keeps_nobody_else_waiting(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    """A thread that gives up in the middle of those that are woken one after the other is left out."""
+    monkeypatch.setattr("shared.line._PATIENCE_SECONDS", 0.8)
+    line, replies, began = Line(client), {}, time.monotonic()
+
+    def start(name: str, *command: str) -> threading.Thread:
+        def ask() -> None:
+            try:
+                replies[name] = line.call(*command)
+            except redis.TimeoutError:
+                replies[name] = "gave up"
+
+        waiting = len(line._waiting)
+        thread = threading.Thread(target=ask)
+        thread.start()
+        wait_until(lambda: len(line._waiting) > waiting or (name == "first" and line._is_busy), 5, f"{name} to wait")
+        return thread
+
+    threads = [start("first", "BLPOP", "nothing", "0.6"), start("slow", "BLPOP", "nothing", "0.5")]
+    threads.append(start("early", "ECHO", "early"))  # until 0.8 s, and those before it take until 1.1 s
+    wait_until(lambda: time.monotonic() > began + 0.5, 5, "the first to be nearly done")
+    threads += [start("late", "ECHO", "late"), start("later", "ECHO", "later")]
+    for thread in threads:
+        thread.join(5)
+
+    assert replies == {"first": None, "slow": None, "early": "gave up", "late": b"late", "later": b"later"}
+    assert line.call("ECHO", "on") == b"on"
