@@ -65,6 +65,14 @@ def print_json(value: Any) -> None:
     print_text(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def print_outcome(text: str, value: Mapping[str, Any], *, as_json: bool) -> None:
+    """Write what was done: a line for people, or JSON for programs."""
+    if as_json:
+        print_json(value)
+    else:
+        print_text(text)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
     """Write a table to a terminal, or tab-separated lines to anything else."""
     rows = [["" if cell is None else str(cell) for cell in row] for row in rows]

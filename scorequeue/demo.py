@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from scorequeue.client import Client
+from scorequeue.console import print_json, print_text
 from scorequeue.demo_checks import (
     Answer,
     Differences,
@@ -50,7 +51,7 @@ Row = dict[str, str]
 T = TypeVar("T")
 
 
-def run_demo(data: Path | None, port: int) -> int:
+def run_demo(data: Path | None, port: int, *, as_json: bool = False) -> int:
     """Run the demo and print its report.
 
     Parameters
@@ -59,6 +60,8 @@ def run_demo(data: Path | None, port: int) -> int:
         The service's data folder; None takes a fresh one and removes it afterwards.
     port : int
         Of the service; 0 takes a free one.
+    as_json : bool
+        Print the report as JSON, when it is whole.
 
     Returns
     -------
@@ -75,33 +78,35 @@ def run_demo(data: Path | None, port: int) -> int:
     OUTPUT_FOLDER.mkdir(exist_ok=True)
     # A demo that is told to end must still stop its service.
     signal.signal(signal.SIGTERM, _exit_on_signal)
-    report = _Report()
+    report = _Report(as_json=as_json)
     try:
         with _open_folder(data) as folder:
             _demonstrate(folder, port, report)
     except ScorequeueError as error:
-        report.say(f"\nThe demo stopped: {error}\nThe logs are in {OUTPUT_FOLDER / 'logs'}")
-        return 1
+        return report.give_up(f"{error}\nThe logs are in {OUTPUT_FOLDER / 'logs'}")
     return report.conclude()
 
 
 class _Report:
-    """Prints a line a step, with its time, and then what the checks found."""
+    """Prints a line a step, with its time, and then what the checks found; or all of it as JSON at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
         self._began_at = time.monotonic()
+        self._steps: list[dict[str, Any]] = []
         self._checks: list[tuple[str, Differences]] = []
 
     def say(self, text: str = "") -> None:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        if not self._as_json:
+            print_text(text)
 
     def step(self, title: str, work: Callable[[], T], describe: Callable[[T, float], str]) -> T:
         """Do a step, and tell of it when it is done."""
         began_at = time.monotonic()
         outcome = work()
         seconds = time.monotonic() - began_at
-        first, *others = describe(outcome, seconds).split("\n")
+        first, *others = said = describe(outcome, seconds).split("\n")
+        self._steps.append({"step": title, "seconds": round(seconds, 3), "says": said})
         self.say(f"  {title:<16}{seconds:6.2f} s   {first}")
         for line in others:
             self.say(" " * 29 + line)
@@ -109,6 +114,12 @@ class _Report:
 
     def check(self, claim: str, differences: Differences) -> None:
         self._checks.append((claim, differences))
+
+    def give_up(self, reason: str) -> int:
+        """Say why it did not come to an end; return the exit code."""
+        self.say(f"\nThe demo stopped: {reason}")
+        self._print_json(stopped=reason)
+        return 1
 
     def conclude(self) -> int:
         """Print the checks; return the exit code."""
@@ -120,7 +131,17 @@ class _Report:
         failed = sum(differences.found for _, differences in self._checks)
         verdict = f"{failed:,} differences" if failed else "All checks hold"
         self.say(f"\n{verdict}; {time.monotonic() - self._began_at:.1f} s in all.")
+        self._print_json(stopped=None)
         return 1 if failed else 0
+
+    def _print_json(self, *, stopped: str | None) -> None:
+        if self._as_json:
+            checks = [
+                {"claim": claim, "ok": not differences.found, "differences": differences.shown}
+                for claim, differences in self._checks
+            ]
+            seconds = round(time.monotonic() - self._began_at, 1)
+            print_json({"steps": self._steps, "checks": checks, "seconds": seconds, "stopped": stopped})
 
 
 class _Data:

@@ -64,11 +64,11 @@ class Terminal:
     say : callable
         Takes a line about progress or trouble.
     announce : callable
-        Takes the one line that says that all is ready, for which scripts wait.
+        Takes what is ready, once it is; scripts wait for the one line that says so.
     """
 
     say: Callable[[str], None]
-    announce: Callable[[str], None]
+    announce: Callable[[LaunchOptions], None]
 
 
 def run_service(
@@ -188,7 +188,7 @@ class _Launch:
             if not self._signals.is_stopped():
                 step()
         if not self._signals.is_stopped():
-            self._terminal.announce(describe_ready(self._options))
+            self._terminal.announce(self._options)
 
     def _start_redis(self) -> None:
         if not (unix_socket := self._socket):
@@ -255,12 +255,23 @@ class _Launch:
 
 def describe_ready(options: LaunchOptions) -> str:
     """Write the one line that says that everything is ready, and where."""
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    parts = [f"API http://{host}:{options.port}"]
+    parts = [f"API {_write_address(options)}"]
     if options.flower_port:
         parts.append(f"Flower http://127.0.0.1:{options.flower_port}")
     parts += [f"workers {options.workers}+{options.workers}", f"data {options.data}"]
     return "ready: " + "  ".join(parts)
+
+
+def write_ready_json(options: LaunchOptions) -> str:
+    """Write the same line for programs."""
+    flower = f"http://127.0.0.1:{options.flower_port}" if options.flower_port else None
+    ready = {"ready": True, "api": _write_address(options), "flower": flower, "workers": options.workers}
+    return json.dumps({**ready, "data": str(options.data)})
+
+
+def _write_address(options: LaunchOptions) -> str:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    return f"http://{host}:{options.port}"
 
 
 def _find_redis_lack(unix_socket: Path, lacking: set[Answer]) -> Lack | None:

@@ -6,10 +6,14 @@ How it is done is in `scorequeue.snapshot`.
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+from scorequeue import console
+from scorequeue.commands.options import JsonOption
 
 if TYPE_CHECKING:
     from scorequeue.archive import Contents
@@ -24,6 +28,7 @@ def backup(
         Path, typer.Argument(metavar="OUT.tar", help="The file to write; .tar.gz compresses.", show_default=False)
     ],
     data: DataOption = DEFAULT_DATA,
+    as_json: JsonOption = False,
 ) -> None:
     """Save jobs, files and models of a data folder into one file; its service may run.
 
@@ -41,12 +46,13 @@ def backup(
         contents = save_data(data, out, os.environ)
     except SnapshotError as error:
         _fail("backup", error)
-    typer.echo(f"saved {_describe(contents)}: {out}")
+    _print(f"saved {_describe(contents)}: {out}", out, contents, as_json=as_json)
 
 
 def restore(
     archive: Annotated[Path, typer.Argument(metavar="IN.tar", help="What backup wrote.", show_default=False)],
     data: DataOption = DEFAULT_DATA,
+    as_json: JsonOption = False,
 ) -> None:
     """Put a backup into a new data folder, for `scorequeue up --data DIR`; a folder with something in it is refused.
 
@@ -63,7 +69,12 @@ def restore(
         contents = restore_data(archive, data)
     except SnapshotError as error:
         _fail("restore", error)
-    typer.echo(f"restored {_describe(contents)}, saved {contents.created_at}: {data}")
+    said = f"restored {_describe(contents)}, saved {contents.created_at}: {data}"
+    _print(said, data, contents, as_json=as_json)
+
+
+def _print(text: str, path: Path, contents: Contents, *, as_json: bool) -> None:
+    console.print_outcome(text, {"path": str(path), **asdict(contents)}, as_json=as_json)
 
 
 def _describe(contents: Contents) -> str:

@@ -42,7 +42,7 @@ def retry_dead_letter(context: typer.Context, job_id: JobArgument, as_json: Json
 
 
 @app.command("drop")
-def drop_dead_letter(context: typer.Context, job_id: JobArgument) -> None:
+def drop_dead_letter(context: typer.Context, job_id: JobArgument, as_json: JsonOption = False) -> None:
     """Remove a dead letter with its rows."""
     get_client(context).job(job_id).delete()
-    console.print_text(f"{job_id} dropped")
+    console.print_outcome(f"{job_id} dropped", {"id": job_id, "dropped": True}, as_json=as_json)

@@ -226,9 +226,10 @@ def verify_models(
     raise typer.Exit(worker_commands.pass_command(*arguments, *(["--json"] if as_json else [])))
 
 
-def train_demo(models: ModelsOption = DEFAULT_MODELS) -> None:
+def train_demo(models: ModelsOption = DEFAULT_MODELS, as_json: JsonOption = False) -> None:
     """Train two demo models on real data and register them: breast-cancer and diabetes."""
-    raise typer.Exit(worker_commands.pass_command("train-demo", "--models", os.fspath(models)))
+    arguments = ["train-demo", "--models", os.fspath(models), *(["--json"] if as_json else [])]
+    raise typer.Exit(worker_commands.pass_command(*arguments))
 
 
 def _read_versions(model: str, shares: list[str]) -> tuple[str, int | dict[int, float]]:

@@ -9,6 +9,8 @@ import typer
 from scorequeue import console
 from scorequeue.commands.options import JsonOption, get_client
 
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL")]
+
 app = typer.Typer(help="Show the queues; pause and resume one.", invoke_without_command=True)
 
 
@@ -27,14 +29,14 @@ def queues(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 @app.command("pause")
-def pause_queue(context: typer.Context, model: Annotated[str, typer.Argument(metavar="MODEL")]) -> None:
+def pause_queue(context: typer.Context, model: ModelArgument, as_json: JsonOption = False) -> None:
     """Stop scoring a model's jobs; they are still taken, and wait."""
     get_client(context).pause_queue(model)
-    console.print_text(f"{model} paused")
+    console.print_outcome(f"{model} paused", {"model": model, "paused": True}, as_json=as_json)
 
 
 @app.command("resume")
-def resume_queue(context: typer.Context, model: Annotated[str, typer.Argument(metavar="MODEL")]) -> None:
+def resume_queue(context: typer.Context, model: ModelArgument, as_json: JsonOption = False) -> None:
     """Score a paused model's jobs again."""
     get_client(context).resume_queue(model)
-    console.print_text(f"{model} resumed")
+    console.print_outcome(f"{model} resumed", {"model": model, "paused": False}, as_json=as_json)

@@ -21,6 +21,7 @@ _TOP_COLUMNS = ("model", "kind", "depth", "rows", "oldest_age_seconds", "rows_pe
 def log_in(
     context: typer.Context,
     forget: Annotated[bool, typer.Option("--forget", help="Remove what is kept.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Keep address and key for the commands that come; the key is asked for, and must be valid.
 
@@ -31,14 +32,15 @@ def log_in(
     file = login.find_file(os.environ)
     if forget:
         file.unlink(missing_ok=True)
-        console.print_text("forgotten")
+        console.print_outcome("forgotten", {"forgotten": True}, as_json=as_json)
         return
     client = get_client(context)
     key = client.transport.api_key or _ask_key()
     with Client(client.transport.url, key) as checked:
         caller = checked.caller()
     login.write_login(file, login.Login(client.transport.url, key))
-    console.print_text(f"logged in at {client.transport.url} as {caller['tenant']}: {', '.join(caller['scopes'])}")
+    said = f"logged in at {client.transport.url} as {caller['tenant']}: {', '.join(caller['scopes'])}"
+    console.print_outcome(said, {"url": client.transport.url, **caller}, as_json=as_json)
 
 
 def show_top(

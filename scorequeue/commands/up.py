@@ -21,6 +21,7 @@ def up(
     flower: Annotated[bool, typer.Option(help="Start Flower, which shows the workers and tasks.")] = True,
     host: Annotated[str, typer.Option(help="Address of the API; not loopback: needs an API key.")] = "127.0.0.1",
     flower_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Flower, on loopback.")] = 5555,
+    as_json: Annotated[bool, typer.Option("--json", help="Say in JSON, on one line, that all is ready.")] = False,
 ) -> None:
     """Run the whole service here: Redis (unless SCOREQUEUE_REDIS_URL names one), API, workers and Flower.
 
@@ -31,7 +32,7 @@ def up(
         raise typer.Exit(2)
     # Here and not above: the client's commands start without it, and on systems without it.
     from scorequeue.launch_options import LaunchError, LaunchOptions
-    from scorequeue.launcher import Terminal, run_service
+    from scorequeue.launcher import Terminal, describe_ready, run_service, write_ready_json
 
     options = LaunchOptions(
         host=host,
@@ -41,8 +42,9 @@ def up(
         demo=demo,
         flower_port=flower_port if flower else None,
     )
+    write_ready = write_ready_json if as_json else describe_ready
     try:
-        run_service(options, os.environ, Terminal(_say, typer.echo))
+        run_service(options, os.environ, Terminal(_say, lambda ready: typer.echo(write_ready(ready))))
     except LaunchError as error:
         typer.echo(f"scorequeue up: {error}", err=True)
         raise typer.Exit(error.exit_code) from None

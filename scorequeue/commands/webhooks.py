@@ -36,10 +36,12 @@ def list_deliveries(
 def replay_delivery(
     context: typer.Context,
     delivery_id: Annotated[str, typer.Argument(metavar="ID", help="whd_…", show_default=False)],
+    as_json: JsonOption = False,
 ) -> None:
     """Deliver again, whether or not it was delivered before."""
     get_client(context).replay_webhook(delivery_id)
-    console.print_text(f"{delivery_id} is delivered again")
+    said = f"{delivery_id} is delivered again"
+    console.print_outcome(said, {"id": delivery_id, "replayed": True}, as_json=as_json)
 
 
 @app.command("secret")

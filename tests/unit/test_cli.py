@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 import scorequeue
-from scorequeue.cli import main
+from scorequeue.cli import app, main
 from tests.unit.recorded_service import JOB_ID, Answer, RecordedService, job_record, problem
 
 JOB = f"/v1/jobs/{JOB_ID}"
@@ -205,6 +207,25 @@ def test_queues_are_listed_paused_and_resumed(service: RecordedService, run: Run
     assert run("queues")[1] == "model\tdepth\tpaused\nchurn\t2\tFalse\n"
     assert run("queues", "pause", "churn") == (0, "churn paused\n", "")
     assert run("queues", "resume", "churn") == (0, "churn resumed\n", "")
+    assert json.loads(run("queues", "pause", "churn", "--json")[1]) == {"model": "churn", "paused": True}
+
+
+def test_every_command_prints_json_if_it_is_asked_to() -> None:
+    """What prints for people prints for programs, too."""
+
+    def list_commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+        yield name, command
+        for below, each in getattr(command, "commands", {}).items():
+            yield from list_commands(each, f"{name} {below}")
+
+    lacking = [
+        name
+        for name, command in list_commands(typer.main.get_command(app), "scorequeue")
+        if (not hasattr(command, "commands") or (command.invoke_without_command and command.callback))
+        and not any("--json" in parameter.opts for parameter in command.params)
+    ]
+
+    assert lacking == []
 
 
 def test_models_are_listed_and_shown(service: RecordedService, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ import pytest
 from scorequeue.data_folder import DataFolder, DataFolderError
 from scorequeue.embedded_redis import SOCKET_PATH_MAX_BYTES, EmbeddedRedisError, choose_socket, remove_socket
 from scorequeue.launch_options import LaunchError, LaunchOptions, check_exposure, check_ports, resolve_host
-from scorequeue.launcher import describe_ready, read_lease_seconds, stop_leftovers
+from scorequeue.launcher import describe_ready, read_lease_seconds, stop_leftovers, write_ready_json
 from scorequeue.processes import ProcessGroup, read_start_time
 from scorequeue.service_processes import MARKER, list_service_processes, make_environment
 from scorequeue.supervisor import write_record
@@ -107,6 +108,10 @@ def test_ready_line_names_all_addresses() -> None:
 
     assert describe_ready(make_options()) == line
     assert describe_ready(make_options(host="::1", flower_port=None)).startswith("ready: API http://[::1]:8000  work")
+    said = json.loads(write_ready_json(make_options(flower_port=None)))
+    assert said["ready"] is True
+    assert said["api"] == "http://127.0.0.1:8000"
+    assert said["flower"] is None
 
 
 def test_leftovers_are_stopped_before_a_start(folder: DataFolder) -> None:
