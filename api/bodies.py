@@ -42,11 +42,12 @@ def iterate_body(limit: int) -> Iterator[bytes]:
     if length is not None and length > limit:
         raise _too_large(limit)
     digests = _expected_digests()
-    stream: Any = request.environ["wsgi.input"]
+    environ = request.environ
+    stream: Any = environ["wsgi.input"]
     received = 0
     # A server may block for ever on a read past the end that the client announced.
     while length is None or received < length:
-        with reading_from_client(request.environ):
+        with reading_from_client(environ):
             block = stream.read(BLOCK_BYTES if length is None else min(BLOCK_BYTES, length - received))
         if not block:
             break
@@ -65,7 +66,7 @@ def iterate_body(limit: int) -> Iterator[bytes]:
 def is_small() -> bool:
     """Tell whether a body is read and looked at in less time than it takes to ask Redis."""
     length = request.content_length
-    return length is not None and length <= _SMALL_BYTES and "Content-Encoding" not in request.headers
+    return length is not None and length <= _SMALL_BYTES and "HTTP_CONTENT_ENCODING" not in request.environ
 
 
 def has_known_end() -> bool:
@@ -75,7 +76,7 @@ def has_known_end() -> bool:
 
 def _expected_digests() -> list[tuple[Any, bytes]]:
     digests = []
-    for algorithm, text in _DIGEST.findall(request.headers.get("Content-Digest", "")):
+    for algorithm, text in _DIGEST.findall(request.environ.get("HTTP_CONTENT_DIGEST", "")):
         try:
             digests.append((_ALGORITHMS[algorithm](), base64.b64decode(text, validate=True)))
         except binascii.Error:

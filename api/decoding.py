@@ -118,7 +118,7 @@ def read_encoding() -> str:
     ServiceError
         ``unsupported_media_type``.
     """
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    encoding: str = request.environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
     if encoding not in ("identity", *ENCODINGS):
         raise ServiceError(
             "unsupported_media_type", f"Content-Encoding: expected one of {', '.join(ENCODINGS)}, or none."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +96,7 @@ class Service:
         except redis.RedisError as error:
             logger.warning("Redis does not answer; nobody is served until it does", error=str(error))
 
-    @contextlib.contextmanager
-    def receiving(self) -> Iterator[None]:
+    def receiving(self) -> contextlib.AbstractContextManager[None]:
         """Read a body in this block; slow ones take some threads of the process and never all.
 
         Raises
@@ -107,8 +105,7 @@ class Service:
             ``overloaded``: too many bodies come in already, and none was whole within a second.
         """
         caller = get_caller()
-        with self._places.take(caller.tenant, share=_TENANT_SHARE if caller.key_id else 1.0):
-            yield
+        return self._places.take(caller.tenant, share=_TENANT_SHARE if caller.key_id else 1.0)
 
 
 def get_service() -> Service:

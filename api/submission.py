@@ -202,7 +202,7 @@ def read_idempotency_key() -> str:
     ServiceError
         ``invalid_parameter``: it is empty, longer than 255 characters, or not printable ASCII.
     """
-    given = request.headers.get("Idempotency-Key")
+    given: str | None = request.environ.get("HTTP_IDEMPOTENCY_KEY")
     if given is None:
         return ""
     text = given.strip()
@@ -252,13 +252,14 @@ def _write(service: Service, submission: Submission) -> Submitted:
 
 
 def _write_once(service: Service, submission: Submission) -> Submitted:
+    caller = get_caller()
     return service.store.submit(
         submission,
         max_queue_rows=service.settings.max_queue_rows,
         chunks_offered=service.settings.chunks_offered,
         quotas=service.limits.quotas,
-        request_limits=service.limits.list_request_limits(get_caller()),
-        row_limits=service.limits.list_row_limits(get_caller()),
+        request_limits=service.limits.list_request_limits(caller),
+        row_limits=service.limits.list_row_limits(caller),
         note_limits=note_limits,
     )
 
