@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from scorequeue.launch_options import LaunchOptions
-from scorequeue.launcher import Terminal, run_service
+from scorequeue.launcher import Terminal, describe_ready, run_service
 from scorequeue.supervisor import RestartPolicy
 
 _POLICY = RestartPolicy(first_delay=0.2, longest_delay=0.5, deaths_max=1_000_000)
@@ -22,7 +22,7 @@ def main() -> None:
     options = LaunchOptions(
         host="127.0.0.1", port=int(port), data=Path(data), workers=int(workers), demo=False, flower_port=None
     )
-    terminal = Terminal(lambda line: _write(sys.stderr.fileno(), line), lambda line: _write(1, line))
+    terminal = Terminal(lambda line: _write(sys.stderr.fileno(), line), lambda ready: _write(1, describe_ready(ready)))
     run_service(options, os.environ, terminal, _POLICY)
 
 
