@@ -43,6 +43,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         requests_log,
         retries,
         service,
+        shortcuts,
         webhooks,
     )
     from api.front_end import FrontEnd
@@ -50,6 +51,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = FrontEnd(__name__, static_folder=None)
     app.url_map.strict_slashes = False
     app.extensions["scorequeue"] = service.Service(settings or Settings.from_env())
+    shortcuts.install(app)
     app.wsgi_app = app.extensions["scorequeue"].connections.wrap(app.wsgi_app)  # type: ignore[method-assign]
     compression.install(app)
     requests_log.install(app)

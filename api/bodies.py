@@ -13,9 +13,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from flask import request
-
 from api.connections import reading_from_client
+from api.exchange import get_request
 from shared.errors import ServiceError
 
 BLOCK_BYTES = 256 * 1024
@@ -38,11 +37,11 @@ def iterate_body(limit: int) -> Iterator[bytes]:
         ``payload_too_large``; ``incomplete_upload`` if it ends before its ``Content-Length`` or does not match its
         ``Content-Digest`` (RFC 9530).
     """
-    length = request.content_length
+    length = get_request().content_length
     if length is not None and length > limit:
         raise _too_large(limit)
     digests = _expected_digests()
-    environ = request.environ
+    environ = get_request().environ
     stream: Any = environ["wsgi.input"]
     received = 0
     # A server may block for ever on a read past the end that the client announced.
@@ -65,18 +64,18 @@ def iterate_body(limit: int) -> Iterator[bytes]:
 
 def is_small() -> bool:
     """Tell whether a body is read and looked at in less time than it takes to ask Redis."""
-    length = request.content_length
-    return length is not None and length <= _SMALL_BYTES and "HTTP_CONTENT_ENCODING" not in request.environ
+    length = get_request().content_length
+    return length is not None and length <= _SMALL_BYTES and "HTTP_CONTENT_ENCODING" not in get_request().environ
 
 
 def has_known_end() -> bool:
     """Tell whether a cut-off body would be noticed."""
-    return request.content_length is not None or bool(_expected_digests())
+    return get_request().content_length is not None or bool(_expected_digests())
 
 
 def _expected_digests() -> list[tuple[Any, bytes]]:
     digests = []
-    for algorithm, text in _DIGEST.findall(request.environ.get("HTTP_CONTENT_DIGEST", "")):
+    for algorithm, text in _DIGEST.findall(get_request().environ.get("HTTP_CONTENT_DIGEST", "")):
         try:
             digests.append((_ALGORITHMS[algorithm](), base64.b64decode(text, validate=True)))
         except binascii.Error:

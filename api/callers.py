@@ -6,8 +6,9 @@ import ipaddress
 from urllib.parse import urlsplit
 
 import redis
-from flask import Flask, Request, g, request
+from flask import Flask, Request
 
+from api.exchange import get_request, get_service, raise_failure
 from api.keyring import Caller, KeyRing
 from api.scopes import PAGES, PROBES, ScopeMissing, find_scope
 from shared import audit
@@ -18,6 +19,8 @@ from shared.keys import parse_key
 DEFAULT_TENANT = "default"
 #: By these a proxy tells that it asks for somebody else.
 _PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
+#: Where a request finds its caller in its environment.
+_HERE = "scorequeue.caller"
 #: These take their request from its limits themselves, in the one round trip in which they do their work (`api.jobs`).
 _COUNTED_LATER = frozenset(
     {
@@ -40,31 +43,49 @@ class _CallersElsewhere(ServiceError):
 
 def install(app: Flask) -> None:
     """Identify the caller of every request before anything else is done for it."""
-    service = app.extensions["scorequeue"]
-    keys: KeyRing = service.keys
 
     @app.before_request
-    def identify_caller() -> None:
-        asked: Request = request._get_current_object()  # type: ignore[attr-defined]
-        rule, method = asked.url_rule.rule if asked.url_rule else None, asked.method
-        if rule in PROBES:
+    def begin() -> None:
+        request = get_request()
+        raise_failure(request)
+        admit_caller(request, request.url_rule.rule if request.url_rule else None)
+
+
+def admit_caller(request: Request, rule: str | None) -> None:
+    """Find out who calls and whether they may, and count the request.
+
+    Parameters
+    ----------
+    request : Request
+    rule : str or None
+        Of the call; None: there is none of that path, or not by that method.
+
+    Raises
+    ------
+    ServiceError
+        ``unauthenticated``, ``forbidden`` or ``rate_limited``.
+    redis.RedisError
+        Redis does not answer; nobody is let through who might not be.
+    """
+    service = get_service()
+    if rule in PROBES:
+        return
+    try:
+        if rule in PAGES:
+            _check_page(service.keys, request)
             return
-        try:
-            if rule in PAGES:
-                _check_page(keys)
-                return
-            g.caller = caller = _identify(keys, asked)
-            _check_scope(caller, rule, method)
-        except ServiceError as error:
-            _note_refusal(error)
-            raise
-        if rule != "/metrics" and (method, rule) not in _COUNTED_LATER:
-            service.limits.take_request(caller)
+        request.environ[_HERE] = caller = _identify(service.keys, request)
+        _check_scope(caller, rule, request.method)
+    except ServiceError as error:
+        _note_refusal(error, request, rule)
+        raise
+    if rule != "/metrics" and (request.method, rule) not in _COUNTED_LATER:
+        service.limits.take_request(caller)
 
 
 def get_caller() -> Caller:
     """Return who makes the request that is being served."""
-    caller: Caller = g.caller
+    caller: Caller = get_request().environ[_HERE]
     return caller
 
 
@@ -73,17 +94,18 @@ def get_tenant() -> str:
     return get_caller().tenant
 
 
-def _identify(keys: KeyRing, asked: Request) -> Caller:
-    if not _needs_key(keys):
-        _check_neighbour()
+def _identify(keys: KeyRing, request: Request) -> Caller:
+    if not _needs_key(keys, request):
+        if not _comes_from_here(request):
+            raise _CallersElsewhere
         return Caller(tenant=DEFAULT_TENANT)
-    scheme, _, text = asked.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    scheme, _, text = request.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() != "bearer" or not text.strip():
         raise ServiceError("unauthenticated", "Send a key as 'Authorization: Bearer <key>'.")
     return keys.find_caller(text.strip())
 
 
-def _needs_key(keys: KeyRing) -> bool:
+def _needs_key(keys: KeyRing, request: Request) -> bool:
     try:
         return keys.needs_key()
     except redis.RedisError:
@@ -93,10 +115,10 @@ def _needs_key(keys: KeyRing) -> bool:
         raise
 
 
-def _check_page(keys: KeyRing) -> None:
+def _check_page(keys: KeyRing, request: Request) -> None:
     # A link to a page may stand on another site: a page holds no data, and what it asks for comes from itself.
-    if not keys.needs_key() and not _is_local():
-        raise _CallersElsewhere()
+    if not keys.needs_key() and not _is_local(request):
+        raise _CallersElsewhere
 
 
 def _check_scope(caller: Caller, rule: str | None, method: str) -> None:
@@ -107,32 +129,27 @@ def _check_scope(caller: Caller, rule: str | None, method: str) -> None:
         raise ScopeMissing(scope)
 
 
-def _check_neighbour() -> None:
-    if not _comes_from_here():
-        raise _CallersElsewhere()
-
-
-def _note_refusal(error: ServiceError) -> None:
+def _note_refusal(error: ServiceError, request: Request, rule: str | None) -> None:
     shown = parse_key(request.headers.get("Authorization", "").partition(" ")[2].strip())
     audit.log_refusal(
         error.code,
         reason=error.detail,
         key=shown,  # only the id of one; what else may stand there is not ours to keep
         method=request.method,
-        route=request.url_rule.rule if request.url_rule else None,
+        route=rule,
         address=request.remote_addr,
     )
 
 
-def _comes_from_here() -> bool:
+def _comes_from_here(request: Request) -> bool:
     """Tell whether the caller is a program on this machine: no proxy for others, and no page of another site."""
     if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
         return False
     origin = request.headers.get("Origin")
-    return _is_local() and (not origin or _is_loopback(urlsplit(origin).hostname))
+    return _is_local(request) and (not origin or _is_loopback(urlsplit(origin).hostname))
 
 
-def _is_local() -> bool:
+def _is_local(request: Request) -> bool:
     if any(name in request.headers for name in _PROXY_HEADERS):
         return False
     # A page whose name was bound to this address (DNS rebinding) still says that name as the host.

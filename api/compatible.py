@@ -8,14 +8,15 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from api.answers import answer_json
 from api.decoding import read_body
+from api.exchange import get_request, get_service
 from api.operations import JSON, Answer, Body, describe
 from api.parameters import read_query
 from api.roundtrip import PROBLEMS, score_now
-from api.service import Service, get_service
+from api.service import Service
 from api.shapes import Prediction, Predictions
 from api.submission import Row, Rows, resolve_model
 from shared.errors import ServiceError
@@ -106,7 +107,7 @@ def _score(service: Service, *, single: bool) -> dict[str, Any]:
 
 
 def _read_json_body(service: Service) -> bytes:
-    if request.mimetype != "application/json":
+    if get_request().mimetype != "application/json":
         raise ServiceError("unsupported_media_type", 'Send JSON: {"features": [...]} as application/json.')
     with service.receiving():
         return read_body(service.settings.max_body_bytes)

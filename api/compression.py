@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 
-from flask import Flask, Response, request
+from flask import Flask, Response
 
 from api.answers import JsonResponse
+from api.exchange import get_request
 
 #: What is smaller is in one or two packets anyway.
 _LARGE_BYTES = 8 * 1024
@@ -17,12 +18,12 @@ _PACKED_TYPES = frozenset({"application/json", "application/problem+json"})
 
 def install(app: Flask) -> None:
     """Compress every large JSON answer of an app whose caller takes it."""
-    app.after_request(_compress)
+    app.after_request(compress)
 
 
 def wants_packed() -> bool:
     """Tell whether the caller takes gzip at least as gladly as the plain body (RFC 9110, 12.5.3)."""
-    accepted = request.accept_encodings
+    accepted = get_request().accept_encodings
     return accepted.quality("gzip") > 0 and accepted.quality("gzip") >= accepted.quality("identity")
 
 
@@ -31,7 +32,8 @@ def pack(data: bytes) -> bytes:
     return gzip.compress(data, 9, mtime=0)
 
 
-def _compress(response: Response) -> Response:
+def compress(response: Response) -> Response:
+    """Compress an answer if it is large JSON and its caller takes that; return it."""
     if isinstance(response, JsonResponse) and len(response.response[0]) < _LARGE_BYTES:
         return response
     if response.mimetype not in _PACKED_TYPES or response.is_streamed or response.direct_passthrough:

@@ -6,9 +6,9 @@ from flask import Blueprint, Response
 
 from api.answers import answer_json
 from api.callers import get_tenant
+from api.exchange import get_service
 from api.jobs import describe_job
 from api.operations import Answer, describe
-from api.service import get_service
 from api.shapes import DeadLetters
 
 blueprint = Blueprint("dead_letters", __name__)

@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from api.callers import get_tenant
+from api.exchange import get_request, get_service
 from api.jobs import describe_job, find_job
 from api.operations import Answer, describe
-from api.service import Service, get_service
+from api.service import Service
 from api.waiting import LOOK_SECONDS
 from shared.errors import ServiceError
 from shared.jobs import Job
@@ -45,7 +46,7 @@ def stream_events(job_id: str) -> Response:
     """
     service = get_service()
     job = find_job(service, job_id)
-    last = request.headers.get("Last-Event-ID", "")
+    last = get_request().headers.get("Last-Event-ID", "")
     if job.status.is_terminal and last == _identify_state(job):
         return Response(status=204)  # there is no more to tell: by this a browser stops coming back
     stack = contextlib.ExitStack()

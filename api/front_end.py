@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response
+from flask.ctx import RequestContext
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 
 class _NoSessions(SessionInterface):
@@ -30,6 +34,10 @@ class FrontEnd(Flask):
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function as it is: none of ours is a coroutine."""
         return func
+
+    def request_context(self, environ: WSGIEnvironment) -> RequestContext:
+        """Serve the request that was made of the environment already (`api.exchange`)."""
+        return RequestContext(self, environ, request=environ.get("werkzeug.request"))
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Bind the paths to a request; its host is not looked at, and nothing is bound outside of one."""

@@ -8,14 +8,15 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from api.answers import answer_json
 from api.cells import load_document, read_cells
 from api.decoding import read_body
+from api.exchange import get_request, get_service
 from api.operations import JOB_LINKS, JSON, Answer, Body, describe
 from api.roundtrip import PROBLEMS, Result, score_as_preferred
-from api.service import Service, get_service, look_at_stores
+from api.service import Service, look_at_stores
 from api.shapes import InferenceAnswer, InferenceModel, InferenceServer, JobView, Live, ModelReady, Ready
 from api.tensors import (
     BINARY_SIZE,
@@ -150,7 +151,7 @@ def show_model_ready(model: str, version: int | None = None) -> Response:
 def infer(model: str, version: int | None = None) -> Response:
     """Score the rows of tensors."""
     service = get_service()
-    if request.mimetype not in _MEDIA_TYPES:
+    if get_request().mimetype not in _MEDIA_TYPES:
         raise ServiceError("unsupported_media_type", f"Content-Type: expected {JSON} or {_OCTETS}.")
     manifest = _resolve(service, model, version)
     with service.receiving():
@@ -210,7 +211,7 @@ def _read_request(body: bytes) -> tuple[InferenceRequest, list[list[Any]]]:
 
 
 def _split_body(body: bytes) -> tuple[bytes, bytes]:
-    text = request.headers.get(_JSON_LENGTH)
+    text = get_request().headers.get(_JSON_LENGTH)
     if text is None:
         return body, b""
     if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) <= len(body)):

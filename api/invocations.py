@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from api.answers import answer_json
 from api.cells import load_document, read_cells
 from api.compatible import ModelQuery
 from api.decoding import read_body
+from api.exchange import get_request, get_service
 from api.frames import SHAPES, read_csv, read_frame
 from api.operations import JOB_LINKS, JSON, Answer, Body, describe
 from api.parameters import read_query
 from api.roundtrip import PROBLEMS, score_as_preferred
-from api.service import get_service
 from api.shapes import Invocations, JobView
 from api.submission import resolve_model
 from shared import VERSION
@@ -107,16 +107,16 @@ def show_version() -> Response:
 def invoke() -> Response:
     """Score a frame, in any of the forms in which MLflow's clients send one."""
     service = get_service()
-    if request.mimetype not in (JSON, _CSV):
+    if get_request().mimetype not in (JSON, _CSV):
         expected = f"{JSON} with one of {', '.join(SHAPES)}, or {_CSV}"
         raise ServiceError("unsupported_media_type", f"Content-Type: expected {expected}.")
-    if request.mimetype_params.get("charset", "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
+    if get_request().mimetype_params.get("charset", "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
         raise ServiceError("unsupported_media_type", "Content-Type: expected the charset utf-8.")
     manifest = resolve_model(service, read_query(ModelQuery).model)
     with service.receiving():
         body = read_body(service.settings.max_body_bytes)
     signature = manifest.signature
-    frame = read_csv(body, signature) if request.mimetype == _CSV else read_frame(load_document(body), signature)
+    frame = read_csv(body, signature) if get_request().mimetype == _CSV else read_frame(load_document(body), signature)
     values = read_cells(frame.rows, signature, max_rows=service.settings.max_job_rows, pointer=frame.pointer)
     result = score_as_preferred(service, manifest, values, body)
     if isinstance(result, Response):

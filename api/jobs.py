@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import redis
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from api import inputs, uploads
 from api.answers import JsonResponse, answer_json, answer_tagged
 from api.bodies import is_small
 from api.callers import get_caller, get_tenant
 from api.decoding import read_body
+from api.exchange import get_request, get_service
 from api.file_options import FORMATS, FileForm, FileOptions, FileQuery, InputRequest
 from api.limits import note_limits
 from api.operations import JOB_LINKS, JSON, Answer, Body, describe
@@ -22,7 +23,7 @@ from api.parameters import read_query
 from api.preferences import confirm_wait, get_wait_seconds
 from api.problems import PROBLEMS, answer_problem, describe_problem
 from api.results import answer_file_errors, answer_file_result, fetch_result, read_result
-from api.service import Service, get_service
+from api.service import Service
 from api.shapes import EndedJob, JobList, JobView, Preview, RowsResult
 from api.submission import Options, Rows, submit_rows
 from api.waiting import await_job, job_gone
@@ -90,20 +91,19 @@ _TO_FIRST = {"jobs_show": {"job_id": "$response.body#/jobs/0/id"}}
 )  # fmt: skip
 def submit() -> Response:
     """Take a job: rows in JSON, or a file."""
-    service = get_service()
-    is_json = request.mimetype == "application/json"
-    if is_json and is_small():
-        with service.limits.counting(get_caller()):
+    service, caller, mimetype = get_service(), get_caller(), get_request().mimetype
+    if mimetype == JSON and is_small():
+        with service.limits.counting(caller):
             return _submit_json(service)
-    service.limits.take_request(get_caller())
-    if is_json:
+    service.limits.take_request(caller)
+    if mimetype == JSON:
         return _submit_json(service)
-    if request.mimetype in uploads.MEDIA_TYPES:
-        taken = uploads.submit_file(service, get_tenant())
+    if mimetype in uploads.MEDIA_TYPES:
+        taken = uploads.submit_file(service, caller.tenant)
         return answer_json(taken) if isinstance(taken, dict) else answer_submitted(taken)
     raise ServiceError(
         "unsupported_media_type",
-        f"Content-Type {request.mimetype or '(none)'} is not taken here; send rows as application/json, or a file as "
+        f"Content-Type {mimetype or '(none)'} is not taken here; send rows as application/json, or a file as "
         + " or ".join(uploads.MEDIA_TYPES)
         + ".",
     )
@@ -130,8 +130,8 @@ def show(job_id: str) -> Response:
     response = answer_tagged(described)
     if seconds and ended:
         confirm_wait(response, seconds)
-    if "HTTP_IF_NONE_MATCH" in request.environ:
-        response.make_conditional(request)
+    if "HTTP_IF_NONE_MATCH" in get_request().environ:
+        response.make_conditional(get_request())
     return response
 
 

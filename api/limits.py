@@ -7,8 +7,9 @@ import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from flask import Flask, Response, request
+from flask import Flask, Response
 
+from api.exchange import get_request
 from api.keyring import Caller
 from api.problems import answer_service_error
 from shared.errors import ServiceError
@@ -115,7 +116,7 @@ def install(app: Flask) -> None:
 
 def note_limits(states: list[LimitState]) -> None:
     """Keep what is left for the answer."""
-    request.environ.setdefault(_HERE, []).extend(states)
+    get_request().environ.setdefault(_HERE, []).extend(states)
 
 
 def list_limit_fields(environ: WSGIEnvironment) -> list[tuple[str, str]]:
@@ -130,7 +131,7 @@ def list_limit_fields(environ: WSGIEnvironment) -> list[tuple[str, str]]:
 
 
 def _is_counted() -> bool:
-    return any(state.limit.name.endswith("requests") for state in request.environ.get(_HERE, ()))
+    return any(state.limit.name.endswith("requests") for state in get_request().environ.get(_HERE, ()))
 
 
 @functools.lru_cache(1024)

@@ -11,9 +11,10 @@ from flask import Blueprint, Response
 from api.answers import answer_json
 from api.callers import get_tenant
 from api.decoding import read_body
+from api.exchange import get_service
 from api.operations import JSON, Answer, Body, describe
 from api.promotion import promote
-from api.service import Service, get_service
+from api.service import Service
 from api.shapes import ModelList, ModelView, MovedAlias, VersionView
 from shared.aliases import Target, point_at
 from shared.errors import ServiceError

@@ -8,9 +8,10 @@ import importlib.util
 from pathlib import Path
 
 import msgspec
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Flask, Response, current_app
 
 from api.compression import pack, wants_packed
+from api.exchange import get_request
 from api.openapi import build_document
 from api.operations import JSON, Answer, describe
 from shared import VERSION
@@ -69,7 +70,7 @@ class Content:
             response.headers["Content-Encoding"] = "gzip"
         response.vary.add("Accept-Encoding")
         response.headers["Cache-Control"] = "no-cache"  # kept, but asked for again each time: the ETag makes that cheap
-        response.make_conditional(request)
+        response.make_conditional(get_request())
         return response
 
 

@@ -6,8 +6,8 @@ import re
 from typing import Any, TypeVar
 
 import msgspec
-from flask import request
 
+from api.exchange import get_request
 from shared.errors import ServiceError
 
 Parameters = TypeVar("Parameters", bound=msgspec.Struct)
@@ -37,10 +37,10 @@ def read_arguments() -> dict[str, str]:
     ServiceError
         ``invalid_parameter``: one stands there twice, and which was meant nobody knows.
     """
-    for name, values in request.args.lists():
+    for name, values in get_request().args.lists():
         if len(values) > 1:
             raise ServiceError("invalid_parameter", f"{name[:100]}: expected once, given {len(values)} times.")
-    return dict(request.args.items())
+    return dict(get_request().args.items())
 
 
 def explain_fault(error: msgspec.ValidationError, kind: Any) -> str:

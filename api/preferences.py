@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-from flask import Response, request
+from flask import Response
+
+from api.exchange import get_request
 
 _ASYNC = re.compile(r"(?:^|[,;])\s*respond-async\s*(?=$|[,;])", re.IGNORECASE)
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
@@ -34,5 +36,5 @@ def confirm_async(response: Response) -> Response:
 
 
 def _read_preferences() -> str:
-    preferences: str = request.environ.get("HTTP_PREFER", "")
+    preferences: str = get_request().environ.get("HTTP_PREFER", "")
     return preferences

@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 import redis
-from flask import Flask, Response, request
+from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
+from api.exchange import get_request
 from api.scopes import ScopeMissing
 from shared import metrics
 from shared.errors import ServiceError
@@ -97,8 +98,8 @@ def answer_problem(
     code: str, detail: str, *, headers: dict[str, str] | None = None, retry_after: int | None = None, **members: Any
 ) -> Response:
     """Answer with a problem document; under ``/v2`` in the form of the Open Inference Protocol."""
-    document = describe_problem(code, detail, request.path, **members)
-    if request.path == "/v2" or request.path.startswith("/v2/"):
+    document = describe_problem(code, detail, get_request().path, **members)
+    if get_request().path == "/v2" or get_request().path.startswith("/v2/"):
         response = Response(msgspec.json.encode({"error": detail}), document["status"], mimetype="application/json")
     else:
         response = Response(msgspec.json.encode(document), document["status"], mimetype="application/problem+json")
@@ -160,8 +161,8 @@ def _answer_http_error(error: HTTPException) -> Response:
         else:
             return _answer_unknown_error(error)
     details = {
-        "not_found": f"There is nothing at {request.path}.",
-        "method_not_allowed": f"{request.method} is not allowed at {request.path}.",
+        "not_found": f"There is nothing at {get_request().path}.",
+        "method_not_allowed": f"{get_request().method} is not allowed at {get_request().path}.",
     }
     headers = {key: value for key, value in error.get_headers() if key in ("Allow", "Content-Range")}
     return answer_problem(code, details.get(code) or error.description or error.name, headers=headers)
@@ -169,5 +170,6 @@ def _answer_http_error(error: HTTPException) -> Response:
 
 def _answer_unknown_error(error: Exception) -> Response:
     # The caller learns nothing of the inside; the log has the place under the request's id.
-    logger.error("request failed", exc_info=error, route=request.url_rule.rule if request.url_rule else None)
+    rule = get_request().url_rule
+    logger.error("request failed", exc_info=error, route=rule.rule if rule else None)
     return answer_problem("internal_error", "An internal error occurred; the log has it under this request's id.")

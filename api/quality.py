@@ -9,9 +9,9 @@ import msgspec
 from flask import Blueprint, Response
 
 from api.answers import answer_json
+from api.exchange import get_service
 from api.operations import Answer, describe
 from api.parameters import read_query
-from api.service import get_service
 from api.shapes import ModelQuality
 from shared.jobs import format_time
 from shared.manifest import Manifest

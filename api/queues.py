@@ -7,8 +7,9 @@ from typing import Any
 from flask import Blueprint, Response
 
 from api.answers import answer_json
+from api.exchange import get_service
 from api.operations import Answer, describe
-from api.service import Service, get_service
+from api.service import Service
 from api.shapes import Queues
 from shared.fleet import Fleet
 from shared.jobs import parse_queue, queue_name

@@ -13,14 +13,16 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from flask import Flask, request
+from flask import Flask
 from prometheus_client import Counter, Histogram
 
+from api.exchange import get_request
 from shared import metrics, tracing
 from shared.logs import get_logger
 
 #: Where a request finds its trail in its environment.
 _HERE = "scorequeue.trail"
+_ROUTE = "scorequeue.route"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -67,6 +69,11 @@ def install(app: Flask) -> None:
     app.wsgi_app = serve  # type: ignore[method-assign]
 
 
+def note_route(environ: WSGIEnvironment, rule: str) -> None:
+    """Keep the rule of a request that is served without Flask, which would know it."""
+    environ[_ROUTE] = rule
+
+
 def get_request_id() -> str:
     """Return the id of the request that is being served: its caller's, or one that was made."""
     return _get_trail().request_id
@@ -78,15 +85,18 @@ def get_traceparent() -> str:
 
 
 def _get_trail() -> _Trail:
-    trail: _Trail = request.environ[_HERE]
+    trail: _Trail = get_request().environ[_HERE]
     return trail
 
 
 def _note_answer(environ: WSGIEnvironment, trail: _Trail, status: int) -> None:
     method = environ["REQUEST_METHOD"]
-    rule = environ["werkzeug.request"].url_rule
+    route = environ.get(_ROUTE)
+    if route is None:
+        rule = environ["werkzeug.request"].url_rule
+        route = rule.rule if rule else "unmatched"
     # A path outside the routes, or an invented method, would make a label out of whatever a stranger asks for.
-    labels = (method if method in _METHODS else "other", rule.rule if rule else "unmatched", str(status))
+    labels = (method if method in _METHODS else "other", route, str(status))
     count, seconds = _find_counters(*labels)
     count.inc()
     seconds.observe(time.perf_counter() - trail.began)

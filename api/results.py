@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import msgspec
-from flask import Response, request
+from flask import Response
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.http import dump_options_header, parse_range_header
 
+from api.exchange import get_request
 from api.file_options import FORMATS, MEDIA_TYPES
 from api.renditions import render
 from api.service import Service
@@ -101,7 +102,7 @@ def answer_file_errors(service: Service, job: Job) -> Response:
 def _choose_format(native: Format) -> Format:
     """Return the format that the caller would have best; the file's own where it does not care, or asks for none."""
     offered = [native, *(name for name in MEDIA_TYPES if name != native)]
-    wanted = request.accept_mimetypes.best_match([MEDIA_TYPES[name] for name in offered], MEDIA_TYPES[native])
+    wanted = get_request().accept_mimetypes.best_match([MEDIA_TYPES[name] for name in offered], MEDIA_TYPES[native])
     return FORMATS[wanted or MEDIA_TYPES[native]]
 
 
@@ -123,7 +124,7 @@ def _answer_parts(service: Service, job: Job, plan: Plan, parts: list[LedgerEntr
 
 def _answer_range(total: int, job: Job, format: Format, iterate: Callable[[int, int], Iterator[bytes]]) -> Response:
     etag = f"{job.id}-{format}-{total}"
-    if request.if_none_match.contains(etag):
+    if get_request().if_none_match.contains(etag):
         response = Response(status=304)
     else:
         start, stop = _read_range(total, etag)
@@ -149,10 +150,10 @@ def _read_range(total: int, etag: str) -> tuple[int, int]:
 
     Several ranges are answered with the whole, and so is a range of another file (``If-Range``, RFC 9110).
     """
-    wanted = parse_range_header(request.headers.get("Range"))
+    wanted = parse_range_header(get_request().headers.get("Range"))
     if wanted is None or wanted.units != "bytes" or len(wanted.ranges) != 1:
         return 0, total
-    if "If-Range" in request.headers and request.headers["If-Range"] != f'"{etag}"':
+    if "If-Range" in get_request().headers and get_request().headers["If-Range"] != f'"{etag}"':
         return 0, total
     found = wanted.range_for_length(total)
     if found is None:

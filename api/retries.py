@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Iterator
 
 import msgspec
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from api.bodies import iterate_body
 from api.callers import get_tenant
 from api.decoding import decode, decode_body, read_body
+from api.exchange import get_request, get_service
 from api.file_options import MEDIA_TYPES, guess_format
 from api.inputs import find_source
 from api.intake import Intake
@@ -18,7 +19,7 @@ from api.jobs import answer_submitted, find_job
 from api.operations import JOB_LINKS, JSON, Answer, Body, describe
 from api.parameters import read_arguments
 from api.requests_log import get_request_id, get_traceparent
-from api.service import Service, get_service
+from api.service import Service
 from api.shapes import JobView
 from api.submission import keep_payload, read_idempotency_key, resolve_model, submit_job, take_fingerprint
 from api.uploads import check_upload
@@ -64,7 +65,7 @@ def retry(job_id: str) -> Response:
 
 def _retry_rows(service: Service, job: Job) -> Job:
     service.admission.check_rows()
-    if request.content_length and _read_request(service) != RetryRequest():
+    if get_request().content_length and _read_request(service) != RetryRequest():
         raise ServiceError("invalid_parameter", "A dead letter is put back as it was: send no model and no input.")
     payload = service.store.read_payload(job.id)
     if job.status != Status.FAILED or payload is None:
@@ -113,7 +114,7 @@ def _retry_file(service: Service, job: Job) -> Job:
     if job.succeeded == job.rows:
         raise ServiceError("job_terminal", "Every row of this job was scored; there is nothing to retry.")
     service.admission.check_file()
-    is_sent = request.mimetype not in ("", "application/json") and bool(request.content_length != 0)
+    is_sent = get_request().mimetype not in ("", "application/json") and bool(get_request().content_length != 0)
     wanted = RetryRequest(read_arguments().get("model", "")) if is_sent else _read_request(service)
     source = find_source(service, job.tenant, wanted.input) if wanted.input else None
     manifest = _choose_model(service, job, wanted.model)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response
 
 from api.admission import Admission
 from api.answers import answer_json
 from api.callers import get_caller
 from api.connections import ConnectionGuard, make_spans
+from api.exchange import get_service
 from api.fleet import FleetView
 from api.keyring import KeyRing
 from api.limits import Limits
@@ -106,12 +107,6 @@ class Service:
         """
         caller = get_caller()
         return self._places.take(caller.tenant, share=_TENANT_SHARE if caller.key_id else 1.0)
-
-
-def get_service() -> Service:
-    """Return the parts of the app that serves this request."""
-    service: Service = current_app.extensions["scorequeue"]
-    return service
 
 
 @blueprint.get("/health")

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import redis
-from flask import request
 
 from api.callers import get_caller
+from api.exchange import get_request
 from api.limits import note_limits
 from api.outbound import check_address
 from api.requests_log import get_request_id, get_traceparent
@@ -202,7 +202,7 @@ def read_idempotency_key() -> str:
     ServiceError
         ``invalid_parameter``: it is empty, longer than 255 characters, or not printable ASCII.
     """
-    given: str | None = request.environ.get("HTTP_IDEMPOTENCY_KEY")
+    given: str | None = get_request().environ.get("HTTP_IDEMPOTENCY_KEY")
     if given is None:
         return ""
     text = given.strip()
@@ -214,7 +214,7 @@ def read_idempotency_key() -> str:
 
 def take_fingerprint(body: bytes) -> str:
     """Return a digest of all that a repetition under the same idempotency key must equal."""
-    return hashlib.blake2b(b"%b\n%b" % (request.full_path.encode(), body), digest_size=16).hexdigest()
+    return hashlib.blake2b(b"%b\n%b" % (get_request().full_path.encode(), body), digest_size=16).hexdigest()
 
 
 def _describe_new(submission: Submission, created: int) -> Job:

@@ -7,11 +7,10 @@ import hashlib
 import itertools
 from collections.abc import Iterator
 
-from flask import request
-
 from api.bodies import has_known_end, iterate_body
 from api.callers import get_caller
 from api.decoding import decode, decode_body, read_encoding
+from api.exchange import get_request
 from api.file_jobs import Received, finish_digest, plan_source, submit_received
 from api.file_options import FORMATS, guess_format, read_options
 from api.forms import FormReader
@@ -45,7 +44,7 @@ def submit_file(service: Service, tenant: str) -> Job | Preview:
         job_id = service.store.make_id(tenant)
         upload = service.files.begin_upload(job_id)
         try:
-            if request.mimetype == FORM:
+            if get_request().mimetype == FORM:
                 return _submit_form(service, tenant, job_id, upload)
             return _submit_body(service, tenant, job_id, upload)
         finally:
@@ -54,17 +53,21 @@ def submit_file(service: Service, tenant: str) -> Job | Preview:
 
 def check_upload(media_types: tuple[str, ...]) -> None:
     """Refuse a body that is of another type, or whose end could not be told from a cut."""
-    if request.mimetype not in media_types:
+    if get_request().mimetype not in media_types:
         raise ServiceError("unsupported_media_type", f"Content-Type: expected {' or '.join(media_types)}.")
     # A form and a Parquet file have an end mark of their own, as compressed data do.
-    if read_encoding() == "identity" and FORMATS.get(request.mimetype) in ("csv", "ndjson") and not has_known_end():
+    if (
+        read_encoding() == "identity"
+        and FORMATS.get(get_request().mimetype) in ("csv", "ndjson")
+        and not has_known_end()
+    ):
         raise ServiceError(
             "length_required", "Send Content-Length or Content-Digest: without them a cut-off upload looks complete."
         )
 
 
 def _submit_body(service: Service, tenant: str, job_id: str, upload: Upload) -> Job | Preview:
-    options, format = read_options(service, read_arguments()), FORMATS[request.mimetype]
+    options, format = read_options(service, read_arguments()), FORMATS[get_request().mimetype]
     if options.input:
         raise ServiceError("invalid_parameter", "input: expected in a JSON body, without an upload.")
     manifest = resolve_model(service, options.model)  # before a byte is read: a wrong name costs nothing
@@ -96,7 +99,7 @@ def _drain(body: Iterator[bytes]) -> None:
 
 def _submit_form(service: Service, tenant: str, job_id: str, upload: Upload) -> Job | Preview:
     limit = service.settings.max_file_bytes
-    form = FormReader(request.mimetype_params.get("boundary", ""))
+    form = FormReader(get_request().mimetype_params.get("boundary", ""))
     blocks = form.read_file(decode_body(iterate_body(limit), limit))
     first = next(blocks, b"")  # now the file's name is known, and with it how it is compressed
     named_format, encoding = guess_format(form.filename)

@@ -9,10 +9,11 @@ from flask import Blueprint, Response
 
 from api.answers import answer_json
 from api.callers import get_tenant
+from api.exchange import get_service
 from api.operations import Answer, describe
 from api.paging import PageQuery, collect_page, link_next
 from api.parameters import read_query
-from api.service import Service, get_service
+from api.service import Service
 from api.shapes import DeliveryList, DeliveryView
 from shared.errors import ServiceError
 from shared.webhooks import Delivery

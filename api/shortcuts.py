@@ -1,0 +1,58 @@
+"""The calls that come most, served without Flask's routing and contexts, which would be most of what they cost.
+
+They are the same views with the same checks before and the same edge around. Only what goes well ends here: whatever is
+raised is left to Flask, which tells it as it does for every call.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from flask import Flask, Request, Response
+
+from api import jobs
+from api.callers import admit_caller
+from api.compression import compress
+from api.exchange import begin_request, note_failure
+from api.requests_log import note_route
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+_PATH = re.compile(r"/v1/jobs(?:/([^/]+)(/result)?)?")
+
+
+def install(app: Flask) -> None:
+    """Begin every request of an app, and serve some."""
+    inner, service = app.wsgi_app, app.extensions["scorequeue"]
+
+    def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        request = begin_request(environ, service)
+        found = _find_view(request)
+        if found is not None:
+            rule, view = found
+            try:
+                note_route(environ, rule)
+                admit_caller(request, rule)
+                return compress(view())(environ, start_response)
+            except Exception as error:  # noqa: BLE001 - it is raised again, where errors are told
+                note_failure(request, error)
+        return inner(environ, start_response)
+
+    app.wsgi_app = serve  # type: ignore[method-assign]
+
+
+def _find_view(request: Request) -> tuple[str, Callable[[], Response]] | None:
+    found = _PATH.fullmatch(request.path)
+    if found is None:
+        return None
+    job_id, rest = found.groups()
+    if job_id is None:
+        return ("/v1/jobs", jobs.submit) if request.method == "POST" else None
+    if request.method not in ("GET", "HEAD"):
+        return None
+    if rest:
+        return "/v1/jobs/<job_id>/result", lambda: jobs.show_result(job_id)
+    return "/v1/jobs/<job_id>", lambda: jobs.show(job_id)
