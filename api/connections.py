@@ -125,10 +125,14 @@ class ConnectionGuard:
             opened = environ[_HERE] = OpenRequest(environ)
             self._open[id(opened)] = opened
             try:
-                return _Answer(application(environ, start_response), opened, self._open)
+                blocks = application(environ, start_response)
             except BaseException:
                 del self._open[id(opened)]
                 raise
+            if isinstance(blocks, list):  # nothing of it is still to be made: the server sends it without this thread
+                del self._open[id(opened)]
+                return blocks
+            return _Answer(blocks, opened, self._open)
 
         return serve
 

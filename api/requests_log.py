@@ -28,7 +28,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Span, Tracer
 
 logger = get_logger(__name__)
 
@@ -38,12 +38,12 @@ class _Trail:
 
     __slots__ = ("began", "request_id", "span", "traceparent")
 
-    def __init__(self, environ: WSGIEnvironment) -> None:
+    def __init__(self, environ: WSGIEnvironment, tracer: Tracer | None) -> None:
         given = environ.get("HTTP_X_REQUEST_ID", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         self.began = time.perf_counter()
         self.traceparent = tracing.read_traceparent(environ.get("HTTP_TRACEPARENT", ""))
-        self.span = tracing.start_request(self.traceparent)
+        self.span = None if tracer is None else tracing.start_request(tracer, self.traceparent)
         if self.span is not None:
             self.traceparent = tracing.write_traceparent(self.span)
         structlog.contextvars.clear_contextvars()
@@ -55,9 +55,11 @@ class _Trail:
 def install(app: Flask) -> None:
     """Give every request an id, tell it in the answer, and time it."""
     inner = app.wsgi_app
+    # It is set up before the service is (docs/operations.md); to look for it costs more than all else here.
+    tracer = tracing.find_tracer()
 
     def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        trail = environ[_HERE] = _Trail(environ)
+        trail = environ[_HERE] = _Trail(environ, tracer)
 
         def start(status: str, headers: list[tuple[str, str]], error: Any = None) -> Any:
             _note_answer(environ, trail, int(status[:3]))

@@ -47,11 +47,8 @@ def find_tracer() -> Tracer | None:
     return trace.get_tracer(_NAME)
 
 
-def start_request(traceparent: str) -> Span | None:
-    """Begin the span of a request, as a child of its caller's; None if nothing records it."""
-    tracer = find_tracer()
-    if tracer is None:
-        return None
+def start_request(tracer: Tracer, traceparent: str) -> Span:
+    """Begin the span of a request, as a child of its caller's."""
     parent = _parse(traceparent)
     context = None if parent is None else trace.set_span_in_context(trace.NonRecordingSpan(parent))
     return tracer.start_span("request", context=context, kind=trace.SpanKind.SERVER)

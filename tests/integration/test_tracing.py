@@ -73,7 +73,7 @@ def test_the_trace_is_in_the_logs_of_api_and_worker(
         assert told[event] == TRACE
 
 
-def test_spans_are_recorded_where_an_sdk_is(api: ApiUnderTest, spans: InMemorySpanExporter) -> None:
+def test_spans_are_recorded_where_an_sdk_is(spans: InMemorySpanExporter, api: ApiUnderTest) -> None:
     """A request's span is a child of its caller's; a micro-batch's span is linked from all the requests in it."""
     first = api.post_rows(IRIS_ROWS, headers={"traceparent": PARENT})
     second = api.post_rows(IRIS_ROWS)
