@@ -18,6 +18,11 @@ from scorequeue.supervisor import ProcessSpec
 #: Variable by which a later start recognises what this one left behind; its value is the data folder.
 MARKER = "_SCOREQUEUE_UP"
 
+#: For a server whose allocator is glibc's: its scripts make and drop small objects by the hundred, and with the usual
+#: seven kept of each size the others come from all over its memory. A look costs half as much once there are many jobs
+#: (docs/decisions/0031-the-cost-of-a-request.md).
+_ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=65535:glibc.malloc.mxfast=160"}
+
 #: A task says its queue (kind, model, version) in its arguments, and the jobs and rows it scored in its result.
 _FLOWER_COLUMNS = "--tasks_columns=name,state,kwargs,result,received,runtime,worker"
 
@@ -123,7 +128,7 @@ def make_redis_process(folder: DataFolder, environment: dict[str, str], unix_soc
         "Redis",
         (str(find_binary()), str(config)),
         folder.logs / "redis.log",
-        environment,
+        _ALLOCATOR | environment,
         folder.run,
         stop_stage=3,
         stop_seconds=30.0,
