@@ -36,7 +36,10 @@ def raise_failure(request: Request) -> None:
     """Raise what the request failed with before it came to Flask, if it did."""
     error: Exception | None = request.environ.pop(_FAILURE, None)
     if error is not None:
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # its trace holds this frame
 
 
 def get_request() -> Request:
