@@ -33,8 +33,11 @@ _FIELDS = {
 }
 
 
-_POLICY = "content-security-policy"
-_LOWER = {name.lower(): (name, value) for name, value in _FIELDS.items()}
+_POLICY = "Content-Security-Policy"
+#: All fields of an answer that sets none of them itself: nearly every one.
+_OF_DATA = [*_FIELDS.items(), (_POLICY, _DATA_POLICY)]
+_OF_PAGES = [*_FIELDS.items(), (_POLICY, _PAGE_POLICY)]
+_NAMES = frozenset(name.lower() for name, _ in _OF_DATA)
 
 
 def install(app: Flask) -> None:
@@ -57,8 +60,7 @@ def install(app: Flask) -> None:
 
 def _list_missing(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     own = {name.lower(): value for name, value in headers}
-    missing = [pair for name, pair in _LOWER.items() if name not in own]
-    if _POLICY not in own:
-        is_page = own.get("content-type", "").startswith("text/html")
-        missing.append(("Content-Security-Policy", _PAGE_POLICY if is_page else _DATA_POLICY))
-    return missing
+    fields = _OF_PAGES if own.get("content-type", "").startswith("text/html") else _OF_DATA
+    if _NAMES.isdisjoint(own):
+        return fields
+    return [pair for pair in fields if pair[0].lower() not in own]

@@ -131,7 +131,7 @@ def list_limit_fields(environ: WSGIEnvironment) -> list[tuple[str, str]]:
 
 
 def _is_counted() -> bool:
-    return any(state.limit.name.endswith("requests") for state in get_request().environ.get(_HERE, ()))
+    return _HERE in get_request().environ  # limits of rows are taken with those of requests or after them
 
 
 @functools.lru_cache(1024)

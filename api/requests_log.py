@@ -40,7 +40,7 @@ class _Trail:
 
     def __init__(self, environ: WSGIEnvironment, tracer: Tracer | None) -> None:
         given = environ.get("HTTP_X_REQUEST_ID", "")
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        self.request_id = given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         self.began = time.perf_counter()
         self.traceparent = tracing.read_traceparent(environ.get("HTTP_TRACEPARENT", ""))
         self.span = None if tracer is None else tracing.start_request(tracer, self.traceparent)

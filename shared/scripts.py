@@ -1,6 +1,7 @@
 """The Lua scripts: every change of state in Redis is one of them, so none can be half done.
 
-Each file in ``shared/lua`` says what it takes and returns. ``prelude.lua`` is put before all of them.
+Each file in ``shared/lua`` says what it takes and returns. ``words.lua`` is put before all of them, and
+``units.lua`` before most: both are run at each call.
 Redis Cluster is not supported: the scripts build their keys themselves (design, decision 16).
 """
 
@@ -18,6 +19,8 @@ from shared.line import Line
 #: Scripts that take memory. All others only free it, and so must run when Redis is full (``allow-oom``):
 #: what is queued still drains.
 _GROWING = frozenset({"submit"})
+#: They are called with every request, and know nothing of units.
+_LOOKING = frozenset({"look", "take"})
 _USING_CHUNKS = frozenset({"submit", "commit_chunk"})
 _USING_LIMITS = frozenset({"look", "submit", "take"})
 
@@ -32,7 +35,8 @@ def _assemble(name: str) -> str:
     chunks = _read("chunks") if name in _USING_CHUNKS else ""
     limits = _read("limits") if name in _USING_LIMITS else ""
     body = f"local function main()\n{_read(name)}end\nlocal reply = main()\nwrite_counts()\nreturn reply"
-    return "\n".join((shebang, _read("prelude"), chunks, limits, body))
+    units = "" if name in _LOOKING else _read("units")
+    return "\n".join((shebang, _read("words"), units, chunks, limits, body))
 
 
 class _Script(NamedTuple):

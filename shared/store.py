@@ -3,7 +3,7 @@
 Keys (all begin with ``sq:``; those marked P are permanent, the others have a TTL or belong to a live job):
 
 ======================  ======  ==================================================================
-``job:{id}``            hash    the record (fields: see ``prelude.lua`` and `_read_job`)
+``job:{id}``            hash    the record (fields: see ``units.lua`` and `_read_job`)
 ``chunk:{id}:{n}``      hash    a chunk that is offered or claimed
 ``offered:{id}``        set     the chunks of a file that are offered or claimed
 ``ledger:{id}``         hash    the chunks of a file that are done: number to `LedgerEntry`

@@ -22,7 +22,7 @@ SCORE_CHUNKS = "scorequeue.score_chunks"
 CELERY_QUEUES = ("rows", "files")
 _TASKS = {"rows": SCORE_ROWS, "files": SCORE_CHUNKS}
 
-#: Where a wake-up is published; `mark_wakeup` in ``prelude.lua`` decides by who is alive.
+#: Where a wake-up is published; `mark_wakeup` in ``units.lua`` decides by who is alive.
 ALL_MODELS, ONE_MODEL = 1, 2
 #: Stands for the name of a model where a worker serves all.
 ANY_MODEL = "*"

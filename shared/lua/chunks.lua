@@ -1,4 +1,4 @@
--- Put after the prelude of the scripts that offer chunks.
+-- Put after the units, before the scripts that offer chunks.
 
 -- Offers chunks of a file until `most` are outstanding, so that files take turns.
 local function offer_chunks(id, queue, priority, chunks, most)
