@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from api.connections import reading_from_client
-from api.exchange import get_request
+from api.exchange import get_environ, get_request
 from shared.errors import ServiceError
 
 BLOCK_BYTES = 256 * 1024
@@ -41,7 +41,7 @@ def iterate_body(limit: int) -> Iterator[bytes]:
     if length is not None and length > limit:
         raise _too_large(limit)
     digests = _expected_digests()
-    environ = get_request().environ
+    environ = get_environ()
     stream: Any = environ["wsgi.input"]
     received = 0
     # A server may block for ever on a read past the end that the client announced.
@@ -65,7 +65,7 @@ def iterate_body(limit: int) -> Iterator[bytes]:
 def is_small() -> bool:
     """Tell whether a body is read and looked at in less time than it takes to ask Redis."""
     length = get_request().content_length
-    return length is not None and length <= _SMALL_BYTES and "HTTP_CONTENT_ENCODING" not in get_request().environ
+    return length is not None and length <= _SMALL_BYTES and "HTTP_CONTENT_ENCODING" not in get_environ()
 
 
 def has_known_end() -> bool:
@@ -75,7 +75,7 @@ def has_known_end() -> bool:
 
 def _expected_digests() -> list[tuple[Any, bytes]]:
     digests = []
-    for algorithm, text in _DIGEST.findall(get_request().environ.get("HTTP_CONTENT_DIGEST", "")):
+    for algorithm, text in _DIGEST.findall(get_environ().get("HTTP_CONTENT_DIGEST", "")):
         try:
             digests.append((_ALGORITHMS[algorithm](), base64.b64decode(text, validate=True)))
         except binascii.Error:

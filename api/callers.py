@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import redis
 from flask import Flask, Request
 
-from api.exchange import get_request, get_service, raise_failure
+from api.exchange import get_environ, get_request, get_service, raise_failure
 from api.keyring import Caller, KeyRing
 from api.scopes import PAGES, PROBES, ScopeMissing, find_scope
 from shared import audit
 from shared.errors import ServiceError
 from shared.keys import parse_key
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 #: The tenant of everybody when no key is configured.
 DEFAULT_TENANT = "default"
@@ -46,17 +50,16 @@ def install(app: Flask) -> None:
 
     @app.before_request
     def begin() -> None:
-        request = get_request()
-        raise_failure(request)
-        admit_caller(request, request.url_rule.rule if request.url_rule else None)
+        raise_failure(get_environ())
+        rule = get_request().url_rule
+        admit_caller(rule.rule if rule else None)
 
 
-def admit_caller(request: Request, rule: str | None) -> None:
+def admit_caller(rule: str | None) -> None:
     """Find out who calls and whether they may, and count the request.
 
     Parameters
     ----------
-    request : Request
     rule : str or None
         Of the call; None: there is none of that path, or not by that method.
 
@@ -67,25 +70,26 @@ def admit_caller(request: Request, rule: str | None) -> None:
     redis.RedisError
         Redis does not answer; nobody is let through who might not be.
     """
-    service = get_service()
+    service, environ = get_service(), get_environ()
+    method = environ["REQUEST_METHOD"]
     if rule in PROBES:
         return
     try:
         if rule in PAGES:
-            _check_page(service.keys, request)
+            _check_page(service.keys)
             return
-        request.environ[_HERE] = caller = _identify(service.keys, request)
-        _check_scope(caller, rule, request.method)
+        environ[_HERE] = caller = _identify(service.keys, environ)
+        _check_scope(caller, rule, method)
     except ServiceError as error:
-        _note_refusal(error, request, rule)
+        _note_refusal(error, rule)
         raise
-    if rule != "/metrics" and (request.method, rule) not in _COUNTED_LATER:
+    if rule != "/metrics" and (method, rule) not in _COUNTED_LATER:
         service.limits.take_request(caller)
 
 
 def get_caller() -> Caller:
     """Return who makes the request that is being served."""
-    caller: Caller = get_request().environ[_HERE]
+    caller: Caller = get_environ()[_HERE]
     return caller
 
 
@@ -94,30 +98,30 @@ def get_tenant() -> str:
     return get_caller().tenant
 
 
-def _identify(keys: KeyRing, request: Request) -> Caller:
-    if not _needs_key(keys, request):
-        if not _comes_from_here(request):
+def _identify(keys: KeyRing, environ: WSGIEnvironment) -> Caller:
+    if not _needs_key(keys, environ):
+        if not _comes_from_here(get_request()):
             raise _CallersElsewhere
         return Caller(tenant=DEFAULT_TENANT)
-    scheme, _, text = request.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    scheme, _, text = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() != "bearer" or not text.strip():
         raise ServiceError("unauthenticated", "Send a key as 'Authorization: Bearer <key>'.")
     return keys.find_caller(text.strip())
 
 
-def _needs_key(keys: KeyRing, request: Request) -> bool:
+def _needs_key(keys: KeyRing, environ: WSGIEnvironment) -> bool:
     try:
         return keys.needs_key()
     except redis.RedisError:
         # Metrics are there to show just this outage; they are all that a caller from here gets to see in it.
-        if request.path == "/metrics" and keys.knows_none():
+        if environ["PATH_INFO"] == "/metrics" and keys.knows_none():
             return False
         raise
 
 
-def _check_page(keys: KeyRing, request: Request) -> None:
+def _check_page(keys: KeyRing) -> None:
     # A link to a page may stand on another site: a page holds no data, and what it asks for comes from itself.
-    if not keys.needs_key() and not _is_local(request):
+    if not keys.needs_key() and not _is_local(get_request()):
         raise _CallersElsewhere
 
 
@@ -129,7 +133,8 @@ def _check_scope(caller: Caller, rule: str | None, method: str) -> None:
         raise ScopeMissing(scope)
 
 
-def _note_refusal(error: ServiceError, request: Request, rule: str | None) -> None:
+def _note_refusal(error: ServiceError, rule: str | None) -> None:
+    request = get_request()
     shown = parse_key(request.headers.get("Authorization", "").partition(" ")[2].strip())
     audit.log_refusal(
         error.code,

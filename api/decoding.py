@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from api.bodies import BLOCK_BYTES, iterate_body
-from api.exchange import get_request
+from api.exchange import get_environ
 from shared.errors import ServiceError
 
 if sys.version_info >= (3, 14):
@@ -117,7 +117,7 @@ def read_encoding() -> str:
     ServiceError
         ``unsupported_media_type``.
     """
-    encoding: str = get_request().environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
+    encoding: str = get_environ().get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
     if encoding not in ("identity", *ENCODINGS):
         raise ServiceError(
             "unsupported_media_type", f"Content-Encoding: expected one of {', '.join(ENCODINGS)}, or none."

@@ -10,6 +10,8 @@ from flask.ctx import RequestContext
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter
 
+from api.exchange import make_request
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
@@ -36,8 +38,8 @@ class FrontEnd(Flask):
         return func
 
     def request_context(self, environ: WSGIEnvironment) -> RequestContext:
-        """Serve the request that was made of the environment already (`api.exchange`)."""
-        return RequestContext(self, environ, request=environ.get("werkzeug.request"))
+        """Serve the request that the views ask for (`api.exchange`)."""
+        return RequestContext(self, environ, request=make_request(environ))
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Bind the paths to a request; its host is not looked at, and nothing is bound outside of one."""

@@ -14,7 +14,7 @@ from api.answers import JsonResponse, answer_json, answer_tagged
 from api.bodies import is_small
 from api.callers import get_caller, get_tenant
 from api.decoding import read_body
-from api.exchange import get_request, get_service
+from api.exchange import get_environ, get_request, get_service
 from api.file_options import FORMATS, FileForm, FileOptions, FileQuery, InputRequest
 from api.limits import note_limits
 from api.operations import JOB_LINKS, JSON, Answer, Body, describe
@@ -130,7 +130,7 @@ def show(job_id: str) -> Response:
     response = answer_tagged(described)
     if seconds and ended:
         confirm_wait(response, seconds)
-    if "HTTP_IF_NONE_MATCH" in get_request().environ:
+    if "HTTP_IF_NONE_MATCH" in get_environ():
         response.make_conditional(get_request())
     return response
 

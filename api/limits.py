@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, Response
 
-from api.exchange import get_request
+from api.exchange import get_environ
 from api.keyring import Caller
 from api.problems import answer_service_error
 from shared.errors import ServiceError
@@ -116,7 +116,7 @@ def install(app: Flask) -> None:
 
 def note_limits(states: list[LimitState]) -> None:
     """Keep what is left for the answer."""
-    get_request().environ.setdefault(_HERE, []).extend(states)
+    get_environ().setdefault(_HERE, []).extend(states)
 
 
 def list_limit_fields(environ: WSGIEnvironment) -> list[tuple[str, str]]:
@@ -131,7 +131,7 @@ def list_limit_fields(environ: WSGIEnvironment) -> list[tuple[str, str]]:
 
 
 def _is_counted() -> bool:
-    return _HERE in get_request().environ  # limits of rows are taken with those of requests or after them
+    return _HERE in get_environ()  # limits of rows are taken with those of requests or after them
 
 
 @functools.lru_cache(1024)

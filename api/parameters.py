@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from api.exchange import get_request
+from api.exchange import get_environ, get_request
 from shared.errors import ServiceError
 
 Parameters = TypeVar("Parameters", bound=msgspec.Struct)
@@ -37,6 +37,8 @@ def read_arguments() -> dict[str, str]:
     ServiceError
         ``invalid_parameter``: one stands there twice, and which was meant nobody knows.
     """
+    if not get_environ().get("QUERY_STRING"):
+        return {}
     for name, values in get_request().args.lists():
         if len(values) > 1:
             raise ServiceError("invalid_parameter", f"{name[:100]}: expected once, given {len(values)} times.")

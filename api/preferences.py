@@ -6,7 +6,7 @@ import re
 
 from flask import Response
 
-from api.exchange import get_request
+from api.exchange import get_environ
 
 _ASYNC = re.compile(r"(?:^|[,;])\s*respond-async\s*(?=$|[,;])", re.IGNORECASE)
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
@@ -36,5 +36,5 @@ def confirm_async(response: Response) -> Response:
 
 
 def _read_preferences() -> str:
-    preferences: str = get_request().environ.get("HTTP_PREFER", "")
+    preferences: str = get_environ().get("HTTP_PREFER", "")
     return preferences

@@ -16,7 +16,7 @@ import structlog
 from flask import Flask
 from prometheus_client import Counter, Histogram
 
-from api.exchange import get_request
+from api.exchange import get_environ, make_request
 from shared import metrics, tracing
 from shared.logs import get_logger
 
@@ -46,10 +46,11 @@ class _Trail:
         self.span = None if tracer is None else tracing.start_request(tracer, self.traceparent)
         if self.span is not None:
             self.traceparent = tracing.write_traceparent(self.span)
-        structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=self.request_id)
         if self.traceparent:
             structlog.contextvars.bind_contextvars(trace_id=tracing.find_trace_id(self.traceparent))
+        else:  # the one of the request that this thread served before
+            structlog.contextvars.unbind_contextvars("trace_id")
 
 
 def install(app: Flask) -> None:
@@ -87,7 +88,7 @@ def get_traceparent() -> str:
 
 
 def _get_trail() -> _Trail:
-    trail: _Trail = get_request().environ[_HERE]
+    trail: _Trail = get_environ()[_HERE]
     return trail
 
 
@@ -95,7 +96,7 @@ def _note_answer(environ: WSGIEnvironment, trail: _Trail, status: int) -> None:
     method = environ["REQUEST_METHOD"]
     route = environ.get(_ROUTE)
     if route is None:
-        rule = environ["werkzeug.request"].url_rule
+        rule = make_request(environ).url_rule
         route = rule.rule if rule else "unmatched"
     # A path outside the routes, or an invented method, would make a label out of whatever a stranger asks for.
     labels = (method if method in _METHODS else "other", route, str(status))

@@ -11,7 +11,7 @@ import msgspec
 import redis
 
 from api.callers import get_caller
-from api.exchange import get_request
+from api.exchange import get_environ, get_request
 from api.limits import note_limits
 from api.outbound import check_address
 from api.requests_log import get_request_id, get_traceparent
@@ -202,7 +202,7 @@ def read_idempotency_key() -> str:
     ServiceError
         ``invalid_parameter``: it is empty, longer than 255 characters, or not printable ASCII.
     """
-    given: str | None = get_request().environ.get("HTTP_IDEMPOTENCY_KEY")
+    given: str | None = get_environ().get("HTTP_IDEMPOTENCY_KEY")
     if given is None:
         return ""
     text = given.strip()

@@ -81,7 +81,7 @@ def test_a_call_is_answered_as_flask_would(
 ) -> None:
     """Status, header fields and body are the same, whether it goes well or not."""
     found = answer(api, ended, name)
-    monkeypatch.setattr(shortcuts, "_find_view", lambda _: None)
+    monkeypatch.setattr(shortcuts, "_find_view", lambda *_: None)
 
     assert found == answer(api, ended, name)
 
