@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from api.connections import reading_from_client
-from api.exchange import get_environ, get_request
+from api.current_request import get_environ, get_request
 from shared.errors import ServiceError
 
 BLOCK_BYTES = 256 * 1024

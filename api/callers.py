@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import redis
 from flask import Flask, Request
 
-from api.exchange import get_environ, get_request, get_service, raise_failure
+from api.current_request import get_environ, get_request, get_service, raise_failure
 from api.keyring import Caller, KeyRing
 from api.scopes import PAGES, PROBES, ScopeMissing, find_scope
 from shared import audit

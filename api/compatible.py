@@ -11,8 +11,8 @@ import msgspec
 from flask import Blueprint, Response
 
 from api.answers import answer_json
+from api.current_request import get_request, get_service
 from api.decoding import read_body
-from api.exchange import get_request, get_service
 from api.operations import JSON, Answer, Body, describe
 from api.parameters import read_query
 from api.roundtrip import PROBLEMS, score_now

@@ -7,7 +7,7 @@ import gzip
 from flask import Flask, Response
 
 from api.answers import JsonResponse
-from api.exchange import get_request
+from api.current_request import get_request
 
 #: What is smaller is in one or two packets anyway.
 _LARGE_BYTES = 8 * 1024

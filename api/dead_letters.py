@@ -6,7 +6,7 @@ from flask import Blueprint, Response
 
 from api.answers import answer_json
 from api.callers import get_tenant
-from api.exchange import get_service
+from api.current_request import get_service
 from api.jobs import describe_job
 from api.operations import Answer, describe
 from api.shapes import DeadLetters

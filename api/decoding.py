@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from api.bodies import BLOCK_BYTES, iterate_body
-from api.exchange import get_environ
+from api.current_request import get_environ
 from shared.errors import ServiceError
 
 if sys.version_info >= (3, 14):

@@ -16,7 +16,7 @@ import msgspec
 from flask import Blueprint, Response
 
 from api.callers import get_tenant
-from api.exchange import get_request, get_service
+from api.current_request import get_request, get_service
 from api.jobs import describe_job, find_job
 from api.operations import Answer, describe
 from api.service import Service

@@ -15,7 +15,7 @@ from shared.filestore import Source, Upload
 from shared.jobs import Job, queue_name
 from shared.manifest import Manifest
 from shared.plans import Format, Plan
-from shared.store import Submission
+from shared.submissions import Submission
 
 
 class Received(NamedTuple):

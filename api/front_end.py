@@ -10,7 +10,7 @@ from flask.ctx import RequestContext
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import MapAdapter
 
-from api.exchange import make_request
+from api.current_request import make_request
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -38,7 +38,7 @@ class FrontEnd(Flask):
         return func
 
     def request_context(self, environ: WSGIEnvironment) -> RequestContext:
-        """Serve the request that the views ask for (`api.exchange`)."""
+        """Serve the request that the views ask for (`api.current_request`)."""
         return RequestContext(self, environ, request=make_request(environ))
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:

@@ -12,8 +12,8 @@ from flask import Blueprint, Response
 
 from api.answers import answer_json
 from api.cells import load_document, read_cells
+from api.current_request import get_request, get_service
 from api.decoding import read_body
-from api.exchange import get_request, get_service
 from api.operations import JOB_LINKS, JSON, Answer, Body, describe
 from api.roundtrip import PROBLEMS, Result, score_as_preferred
 from api.service import Service, look_at_stores

@@ -10,8 +10,8 @@ from flask import Blueprint, Response
 from api.answers import answer_json
 from api.cells import load_document, read_cells
 from api.compatible import ModelQuery
+from api.current_request import get_request, get_service
 from api.decoding import read_body
-from api.exchange import get_request, get_service
 from api.frames import SHAPES, read_csv, read_frame
 from api.operations import JOB_LINKS, JSON, Answer, Body, describe
 from api.parameters import read_query

@@ -13,8 +13,8 @@ from api import inputs, uploads
 from api.answers import JsonResponse, answer_json, answer_tagged
 from api.bodies import is_small
 from api.callers import get_caller, get_tenant
+from api.current_request import get_environ, get_request, get_service
 from api.decoding import read_body
-from api.exchange import get_environ, get_request, get_service
 from api.file_options import FORMATS, FileForm, FileOptions, FileQuery, InputRequest
 from api.limits import note_limits
 from api.operations import JOB_LINKS, JSON, Answer, Body, describe

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, Response
 
-from api.exchange import get_environ
+from api.current_request import get_environ
 from api.keyring import Caller
 from api.problems import answer_service_error
 from shared.errors import ServiceError
 from shared.limits import Limit, Limiter, LimitExceeded, LimitState, parse_limit
 from shared.settings import InvalidSettings, Settings
-from shared.store import Quotas
+from shared.submissions import Quotas
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

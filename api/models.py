@@ -10,8 +10,8 @@ from flask import Blueprint, Response
 
 from api.answers import answer_json
 from api.callers import get_tenant
+from api.current_request import get_service
 from api.decoding import read_body
-from api.exchange import get_service
 from api.operations import JSON, Answer, Body, describe
 from api.promotion import promote
 from api.service import Service

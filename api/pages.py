@@ -11,7 +11,7 @@ import msgspec
 from flask import Blueprint, Flask, Response, current_app
 
 from api.compression import pack, wants_packed
-from api.exchange import get_request
+from api.current_request import get_request
 from api.openapi import build_document
 from api.operations import JSON, Answer, describe
 from shared import VERSION

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from api.exchange import get_environ, get_request
+from api.current_request import get_environ, get_request
 from shared.errors import ServiceError
 
 Parameters = TypeVar("Parameters", bound=msgspec.Struct)

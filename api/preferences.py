@@ -6,7 +6,7 @@ import re
 
 from flask import Response
 
-from api.exchange import get_environ
+from api.current_request import get_environ
 
 _ASYNC = re.compile(r"(?:^|[,;])\s*respond-async\s*(?=$|[,;])", re.IGNORECASE)
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)

@@ -10,7 +10,7 @@ import redis
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
-from api.exchange import get_request
+from api.current_request import get_request
 from api.scopes import ScopeMissing
 from shared import metrics
 from shared.errors import ServiceError

@@ -9,7 +9,7 @@ import msgspec
 from flask import Blueprint, Response
 
 from api.answers import answer_json
-from api.exchange import get_service
+from api.current_request import get_service
 from api.operations import Answer, describe
 from api.parameters import read_query
 from api.shapes import ModelQuality

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response
 
 from api.answers import answer_json
-from api.exchange import get_service
+from api.current_request import get_service
 from api.operations import Answer, describe
 from api.service import Service
 from api.shapes import Queues

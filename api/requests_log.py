@@ -16,7 +16,7 @@ import structlog
 from flask import Flask
 from prometheus_client import Counter, Histogram
 
-from api.exchange import get_environ, make_request
+from api.current_request import get_environ, make_request
 from shared import metrics, tracing
 from shared.logs import get_logger
 

@@ -14,17 +14,17 @@ from flask import Response
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.http import dump_options_header, parse_range_header
 
-from api.exchange import get_request
+from api.current_request import get_request
 from api.file_options import FORMATS, MEDIA_TYPES
 from api.renditions import render
 from api.service import Service
+from shared.claims import LedgerEntry
 from shared.columns import output_header
 from shared.errors import ServiceError
 from shared.jobs import Job
 from shared.plans import Format, Plan
 from shared.records import parse_header
 from shared.signature import Signature
-from shared.store import LedgerEntry
 
 
 def read_result(service: Service, job_id: str) -> bytes | None:

@@ -10,8 +10,8 @@ from flask import Blueprint, Response
 
 from api.bodies import iterate_body
 from api.callers import get_tenant
+from api.current_request import get_request, get_service
 from api.decoding import decode, decode_body, read_body
-from api.exchange import get_request, get_service
 from api.file_options import MEDIA_TYPES, guess_format
 from api.inputs import find_source
 from api.intake import Intake
@@ -23,13 +23,14 @@ from api.service import Service
 from api.shapes import JobView
 from api.submission import keep_payload, read_idempotency_key, resolve_model, submit_job, take_fingerprint
 from api.uploads import check_upload
+from shared.claims import LedgerEntry
 from shared.errors import ServiceError
 from shared.filestore import Source, Upload, earlier_parts
 from shared.jobs import Document, Job, Status, queue_name
 from shared.manifest import Manifest
 from shared.plans import Plan
 from shared.records import parse_header
-from shared.store import LedgerEntry, Submission
+from shared.submissions import Submission
 
 blueprint = Blueprint("retries", __name__)
 

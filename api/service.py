@@ -15,7 +15,7 @@ from api.admission import Admission
 from api.answers import answer_json
 from api.callers import get_caller
 from api.connections import ConnectionGuard, make_spans
-from api.exchange import get_service
+from api.current_request import get_service
 from api.fleet import FleetView
 from api.keyring import KeyRing
 from api.limits import Limits

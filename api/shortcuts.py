@@ -15,7 +15,7 @@ from flask import Flask, Response
 from api import jobs
 from api.callers import admit_caller
 from api.compression import compress
-from api.exchange import begin_request, end_request, note_failure
+from api.current_request import begin_request, end_request, note_failure
 from api.requests_log import note_route
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import msgspec
 import redis
 
 from api.callers import get_caller
-from api.exchange import get_environ, get_request
+from api.current_request import get_environ, get_request
 from api.limits import note_limits
 from api.outbound import check_address
 from api.requests_log import get_request_id, get_traceparent
@@ -21,7 +21,7 @@ from shared.errors import ServiceError
 from shared.filestore import ROWS
 from shared.jobs import Document, Job, Status, Webhook, queue_name
 from shared.manifest import Manifest
-from shared.store import Submission, Submitted
+from shared.submissions import Submission, Submitted
 from shared.values import Values
 
 _DAY = 24 * 3600

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from api.bodies import has_known_end, iterate_body
 from api.callers import get_caller
+from api.current_request import get_request
 from api.decoding import decode, decode_body, read_encoding
-from api.exchange import get_request
 from api.file_jobs import Received, finish_digest, plan_source, submit_received
 from api.file_options import FORMATS, guess_format, read_options
 from api.forms import FormReader

@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 
 from api.answers import answer_json
 from api.callers import get_tenant
-from api.exchange import get_service
+from api.current_request import get_service
 from api.operations import Answer, describe
 from api.paging import PageQuery, collect_page, link_next
 from api.parameters import read_query

@@ -14,9 +14,11 @@ from pathlib import Path
 
 from benchmarks.service import wait_for
 from scorequeue.embedded_redis import Answer, find_binary, ping
+from shared.claims import RowsOutcome
 from shared.connection import connect
 from shared.jobs import Document, Status
-from shared.store import JobStore, RowsOutcome, Submission
+from shared.store import JobStore
+from shared.submissions import Submission
 
 QUEUE = "rows:churn:1"
 THREADS = 16

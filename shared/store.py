@@ -44,11 +44,13 @@ import msgspec
 import redis
 
 from shared import ids
+from shared.claims import Claim, Claimed, LedgerEntry, RowsOutcome
 from shared.errors import ServiceError
 from shared.jobs import STREAMS, Document, Job, Status
 from shared.limits import Limit, LimitState, encode_wanted, read_reply
 from shared.line import Line
 from shared.scripts import Scripts
+from shared.submissions import QueueFull, QuotaExceeded, Quotas, Submission, Submitted
 
 #: `look.lua` looks at the first three.
 _JOB_FIELDS = (
@@ -63,85 +65,6 @@ _REMEMBERED_MS = 400 * 24 * 3600 * 1000
 _EXCUSED_MS = 600_000
 
 
-class QueueFull(ServiceError):
-    """Too many rows wait for the model (backpressure)."""
-
-    def __init__(self, waiting_rows: int, limit: int, rows_per_second: float) -> None:
-        seconds = waiting_rows / rows_per_second if rows_per_second > 0 else 5.0
-        super().__init__(
-            "queue_full",
-            f"{waiting_rows} rows wait for this model; the limit is {limit}. "
-            "Try again later, or send fewer rows at a time.",
-            retry_after=max(1, min(60, round(seconds))),
-        )
-
-
-class QuotaExceeded(ServiceError):
-    """The tenant has too much in flight already."""
-
-    def __init__(self, what: str, held: int, limit: int) -> None:
-        super().__init__(
-            "queue_full",
-            f"{held} {what} of this tenant are in flight; its limit is {limit}. Try again when some have ended.",
-            retry_after=5,
-        )
-
-
-class Quotas(msgspec.Struct, frozen=True):
-    """What a tenant may have in flight; 0: any number."""
-
-    jobs: int = 0
-    rows: int = 0
-    bytes: int = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.jobs or self.rows or self.bytes)
-
-
-class LedgerEntry(msgspec.Struct, frozen=True):
-    """A finished chunk: where its part is and how long it is, in bytes."""
-
-    part: str
-    bytes: int
-    succeeded: int
-    failed: int
-    errors_part: str
-
-
-class Submission(msgspec.Struct, kw_only=True, frozen=True):
-    """A job to be written down."""
-
-    id: str
-    kind: str
-    tenant: str
-    queue: str
-    priority: str
-    rows: int
-    deadline_seconds: float
-    retention_seconds: float
-    document: Document
-    payload: bytes = b""
-    #: Of the input, for the tenant's quota.
-    bytes: int = 0
-    chunk_rows: tuple[int, ...] = ()
-    #: Of a retry: the chunks in which no row had failed, by their number.
-    done_chunks: dict[int, LedgerEntry] = {}
-    #: What the caller named its request, and a digest of what it sent; empty if it named none.
-    idempotency_key: str = ""
-    fingerprint: str = ""
-
-
-class Submitted(msgspec.Struct, frozen=True):
-    """What became of a submission."""
-
-    #: Of the job: another's than the submission's if the caller repeats itself.
-    id: str
-    #: Unix milliseconds of Redis's clock; None for a repetition.
-    created: int | None
-    #: Where to publish a wake-up, as `shared.wakeups` has it; 0: nowhere.
-    wakeup: int
-
-
 class Look(msgspec.Struct, frozen=True):
     """What is shown of a job."""
 
@@ -152,42 +75,6 @@ class Look(msgspec.Struct, frozen=True):
     result: bytes | None
     #: What is left of the limits that the look was taken from.
     limits: list[LimitState]
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """A unit taken from a queue: a rows job, or one chunk of a file job."""
-
-    id: str
-    chunk: int | None
-    attempt: int
-    strikes: int
-    created: int
-    rows: int
-    payload: bytes
-    #: Where it waited: a priority, or ``trial``.
-    stream: str
-
-
-class Claimed(msgspec.Struct, frozen=True):
-    """What one claim returned."""
-
-    now: int
-    more_waits: bool
-    #: As in `Submitted`.
-    wakeup: int
-    units: list[Claim]
-
-
-class RowsOutcome(msgspec.Struct, frozen=True):
-    """The end of a rows job, as its worker found it."""
-
-    id: str
-    attempt: int
-    status: Status
-    succeeded: int
-    failed: int
-    result: bytes = b""
-    problem: bytes = b""
 
 
 class QueueState(msgspec.Struct, frozen=True):

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from shared.claims import Claim
 from shared.jobs import STREAMS, Status
-from shared.store import Claim
 
 QUEUES = {"rows": "rows:iris:1", "file": "files:iris:1"}
 #: Chunks of one file that are waiting or claimed at a time.

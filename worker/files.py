@@ -13,13 +13,14 @@ import structlog
 
 from shared import metrics, tracing
 from shared.blobs import AlteredBlob
+from shared.claims import Claim, LedgerEntry
 from shared.filestore import FileStore, earlier_parts
 from shared.jobs import Document, Job, Status, parse_queue
 from shared.logs import get_logger
 from shared.references import BrokenManifest, UnknownModel
 from shared.registry import Registry
 from shared.settings import Settings
-from shared.store import Claim, JobStore, LedgerEntry
+from shared.store import JobStore
 from shared.values import Values
 from shared.wakeups import WakeupPublisher
 from worker.chunks import ChunkMismatch, DamagedFile, Earlier, ScoredChunk

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from shared import metrics, tracing
+from shared.claims import Claim, Claimed, RowsOutcome
 from shared.codec import NewerPayload, UnknownPayload, decode_values
 from shared.filestore import REFERENCE, FileStore
 from shared.fleet import Fleet
 from shared.jobs import Status, parse_queue
 from shared.logs import get_logger
 from shared.settings import Settings
-from shared.store import Claim, Claimed, JobStore, RowsOutcome
+from shared.store import JobStore
 from shared.values import Values, join_values
 from shared.wakeups import WakeupPublisher
 from worker.lease import Lease

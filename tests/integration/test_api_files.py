@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.store import LedgerEntry
+from shared.claims import LedgerEntry
 from tests.api_under_test import IRIS_CLASSES, IRIS_ROWS, ApiUnderTest, assert_problem, read_id
 from tests.packers import PACKERS
 from tests.small_models import IRIS_COLUMNS

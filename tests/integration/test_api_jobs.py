@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from shared.claims import RowsOutcome
 from shared.jobs import Status
-from shared.store import JobStore, RowsOutcome
+from shared.store import JobStore
 from shared.sweep import Sweep
 from tests.api_under_test import IRIS_ROWS, LINE_ROWS, ApiUnderTest, assert_problem
 

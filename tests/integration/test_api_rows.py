@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from api import waiting
+from shared.claims import RowsOutcome
 from shared.jobs import Status
-from shared.store import JobStore, RowsOutcome
+from shared.store import JobStore
 from tests.api_under_test import IRIS_CLASSES, IRIS_ROWS, LINE_ANSWERS, LINE_ROWS, ApiUnderTest, assert_problem
 from tests.small_models import IRIS_COLUMNS
 

@@ -23,7 +23,8 @@ from scorequeue.snapshot import restore_data, save_data
 from scorequeue.supervisor import ProcessError, RestartPolicy, Supervisor
 from shared.connection import connect
 from shared.jobs import Document
-from shared.store import JobStore, Submission
+from shared.store import JobStore
+from shared.submissions import Submission
 from tests.conftest import WaitUntil
 
 POLICY = RestartPolicy(first_delay=0.5, longest_delay=0.5)

@@ -7,7 +7,8 @@ import redis
 
 from shared.jobs import Document
 from shared.settings import Settings
-from shared.store import JobStore, Submission
+from shared.store import JobStore
+from shared.submissions import Submission
 from shared.wakeups import ALL_MODELS, ONE_MODEL, WakeupPublisher
 from tests.conftest import WaitUntil
 from worker.duty import Duty

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from shared.claims import Claim, LedgerEntry
 from shared.jobs import Document, Status
-from shared.store import Claim, JobStore, LedgerEntry, Submission
+from shared.store import JobStore
+from shared.submissions import Submission
 
 QUEUE = "files:iris:1"
 TENANT = "tests"

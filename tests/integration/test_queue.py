@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import redis
 
+from shared.claims import Claim, RowsOutcome
 from shared.jobs import Document, Status
-from shared.store import Claim, JobStore, QueueFull, RowsOutcome, Submission
+from shared.store import JobStore
+from shared.submissions import QueueFull, Submission
 
 QUEUE = "rows:iris:1"
 TENANT = "tests"

@@ -17,8 +17,10 @@ from hypothesis import settings, stateful
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
+from shared.claims import Claim, LedgerEntry, RowsOutcome
 from shared.jobs import PRIORITIES, STREAMS, Document, Status
-from shared.store import Claim, JobStore, LedgerEntry, RowsOutcome, Submission
+from shared.store import JobStore
+from shared.submissions import Submission
 from tests.leaks import find_leaks
 from tests.queue_model import OFFERED, QUEUES, ModelJob, QueueModel
 

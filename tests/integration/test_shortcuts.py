@@ -102,3 +102,17 @@ def test_a_refusal_is_counted_and_audited_once(start_api: Callable[..., ApiUnder
 
     assert api.http.get("/v1/jobs/job_x").status_code == 401
     assert log().count("unauthenticated") == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/v1/jobs"), *((method, f"/v1/jobs/x{end}") for method in ("GET", "HEAD") for end in ("", "/result"))],
+)
+def test_a_shortcut_leads_where_flask_would(api: ApiUnderTest, method: str, path: str) -> None:
+    """A rule that is changed in one place and not in the other is noticed here."""
+    found = shortcuts._find_view(method, path)
+    assert found is not None
+
+    rule, arguments = api.app.url_map.bind("").match(path, method, return_rule=True)
+
+    assert found == (rule.rule, api.app.view_functions[rule.endpoint], tuple(arguments.values()))

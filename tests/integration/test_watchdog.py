@@ -8,7 +8,8 @@ import socket
 import pytest
 
 from shared.jobs import Document
-from shared.store import JobStore, Submission
+from shared.store import JobStore
+from shared.submissions import Submission
 from worker.duty import Duty
 from worker.watchdog import Watchdog
 
